@@ -1,0 +1,76 @@
+"""Several adapters answering together: what they are, with which weights, by which strategy.
+
+`A+0.5*B` and `A*0.8+B` are the written forms; the arithmetic lives in `adapterhub.compose`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from adapterhub.errors import UsageError
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Term:
+    """One adapter in a composition: a ref or a path as written, and its weight."""
+
+    ref: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Composition:
+    """Additive by default. `rank` limits a merged result and belongs to `svd`."""
+
+    terms: tuple[Term, ...]
+    strategy: str = "linear"
+    rank: int | None = None
+
+    @property
+    def single(self) -> bool:
+        return len(self.terms) == 1 and self.terms[0].weight == 1.0
+
+    def __str__(self) -> str:
+        return "+".join(
+            term.ref if term.weight == 1.0 else f"{term.weight:g}*{term.ref}" for term in self.terms
+        )
+
+
+def parse_composition(text: str) -> Composition:
+    """Parse `A+0.5*B`. Raises UsageError on an empty term, a bad weight or a repeated adapter."""
+    terms = tuple(_parse_term(part.strip(), text) for part in text.split("+"))
+    refs = [term.ref for term in terms]
+    repeated = next((ref for ref in refs if refs.count(ref) > 1), None)
+    if repeated:
+        raise UsageError(
+            f"{repeated} appears twice in {text!r}", hint=f"give it one weight: 2*{repeated}"
+        )
+    return Composition(terms=terms)
+
+
+def _parse_term(part: str, text: str) -> Term:
+    left, star, right = (piece.strip() for piece in part.partition("*"))
+    if not left or (star and not right):
+        raise UsageError(
+            f"{text!r} is not a composition", hint="write A+B, A+0.5*B or a composition.toml"
+        )
+    if not star:
+        return Term(ref=left)
+    for number, ref in ((left, right), (right, left)):
+        if _NUMBER.fullmatch(number):
+            return Term(ref=ref, weight=_weight(number, text))
+    raise UsageError(f"no weight in {part!r}", hint="a weight is a number: 0.5*user/en2ko-lora")
+
+
+def _weight(number: str, text: str) -> float:
+    weight = float(number)
+    if not math.isfinite(weight) or weight == 0.0 or abs(weight) > 1e3:
+        raise UsageError(
+            f"the weight {number} in {text!r} is of no use",
+            hint="weights are finite, not zero, and at most 1000 in size",
+        )
+    return weight

@@ -1,0 +1,75 @@
+"""Records that plugins declare: what exists, who made it, and where the code is.
+
+A record's `target` is `module:attribute` and is imported only when it is used.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from adapterhub.domain.base import Modality
+
+
+class Capability(enum.StrEnum):
+    """Promises of a method, each checked by the conformance kit."""
+
+    TRAIN = "train"
+    IDENTITY_START = "identity-start"
+    MERGE = "merge"
+    STACK = "stack"
+    QUANTIZED_BASE = "quantized-base"
+    MIXED_BATCH = "mixed-batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """`target` provides `adapterhub.domain.protocols.AdapterMethod`; `reference` is the paper."""
+
+    name: str
+    summary: str
+    target: str
+    reference: str
+    config_version: int
+    capabilities: frozenset[Capability]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trainer:
+    """`target` provides `adapterhub.domain.protocols.Objective`."""
+
+    name: str
+    summary: str
+    target: str
+    modality: Modality
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantBackend:
+    """`target` provides `adapterhub.domain.protocols.Backend`; `schemes` are those it stores."""
+
+    name: str
+    summary: str
+    target: str
+    schemes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strategy:
+    """`target` provides `adapterhub.domain.protocols.Combine`; exact ones lose nothing."""
+
+    name: str
+    summary: str
+    target: str
+    reference: str
+    exact: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """`target` provides `adapterhub.domain.protocols.TaskSource`."""
+
+    name: str
+    summary: str
+    target: str
+    modality: Modality = "causal-lm"

@@ -1,0 +1,64 @@
+"""What a method does to a base, in one of four closed forms.
+
+Composition, export, engines and trust read patches and never a method's name, so an unknown
+method's low-rank variant is composed and run without anyone here knowing it. Tensors are `Any`:
+this module has never seen torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Affine:
+    """y = row_scale * (W x + scaling * B A (column_scale * x)) + bias, at a linear or conv2d site.
+
+    A (rank, in), B (out, rank); conv2d: A (rank, in, kh, kw), B (out, rank, 1, 1).
+    row_scale (out,), column_scale (in,) and bias (out,) are optional. LoRA (arXiv 2106.09685) sets
+    A, B and scaling; DoRA (2402.09353) adds row_scale; IA3 (2205.05638) has scales and no A, B.
+    """
+
+    A: Any = None
+    B: Any = None
+    scaling: float = 1.0
+    row_scale: Any = None
+    column_scale: Any = None
+    bias: Any = None
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.A is None else int(self.A.shape[0])
+
+    @property
+    def low_rank_only(self) -> bool:
+        """Whether the whole effect is `scaling * B A`, so that deltas may be added."""
+        scales = (self.row_scale, self.column_scale, self.bias)
+        return self.A is not None and all(part is None for part in scales)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """A module of its own in a transformer block (bottleneck adapters, arXiv 1902.00751)."""
+
+    module: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Something before the input: messages, embeddings (tokens, hidden) or keys and values."""
+
+    messages: tuple[tuple[str, str], ...] = ()
+    embeddings: Any = None
+    key_values: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """The full difference to a weight, of the weight's own shape."""
+
+    difference: Any
+
+
+Patch = Affine | Block | Prompt | Weights

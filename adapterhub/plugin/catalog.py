@@ -1,0 +1,154 @@
+"""Everything plugins declared, by kind and name, each with its owner.
+
+Two plugins that claim one name are both named and neither is served: a silent winner would make
+an installed package change what a word means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
+from adapterhub.domain.protocols import Store
+from adapterhub.errors import NotFoundError, PluginError, UsageError
+from adapterhub.plugin.host import DISABLE_VARIABLE, Admission, Host, Origin, discover
+
+R = TypeVar("R", Method, Trainer, QuantBackend, Strategy, Task)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[R]):
+    record: R
+    owner: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf(Generic[R]):
+    """The records of one kind. `taken` holds the names that two owners claimed."""
+
+    kind: str
+    entries: Mapping[str, Entry[R]]
+    taken: Mapping[str, tuple[Origin, ...]]
+
+    def __iter__(self) -> Iterator[Entry[R]]:
+        return iter(entry for _, entry in sorted(self.entries.items()))
+
+    def __getitem__(self, name: str) -> R:
+        """Raises PluginError for a name with two owners, NotFoundError with a did-you-mean."""
+        if name in self.taken:
+            owners = " and ".join(str(origin) for origin in self.taken[name])
+            raise PluginError(
+                f"the {self.kind} {name!r} is claimed by {owners}",
+                hint=f"uninstall one, or set {DISABLE_VARIABLE}={self.taken[name][-1].plugin}",
+            )
+        if name not in self.entries:
+            raise NotFoundError(f"no {self.kind} is called {name!r}", hint=self._hint(name))
+        return self.entries[name].record
+
+    def _hint(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self.entries, n=1)
+        if close:
+            return f"did you mean {close[0]!r}?"
+        known = ", ".join(sorted(self.entries)) or "none; `adapterhub plugins` says why"
+        return f"known: {known}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What is on offer, frozen once every plugin was looked at."""
+
+    host: Host
+    methods: Shelf[Method]
+    trainers: Shelf[Trainer]
+    backends: Shelf[QuantBackend]
+    strategies: Shelf[Strategy]
+    tasks: Shelf[Task]
+
+    @property
+    def admissions(self) -> tuple[Admission, ...]:
+        return self.host.admissions
+
+    def backend_for(self, scheme: str) -> QuantBackend:
+        """The backend that stores this scheme. Raises NotFoundError or PluginError."""
+        owners = [entry.record for entry in self.backends if scheme in entry.record.schemes]
+        if not owners:
+            raise NotFoundError(
+                f"no installed backend stores {scheme}",
+                hint="`adapterhub plugins` shows what is installed and what is broken",
+            )
+        if len(owners) > 1:
+            names = " and ".join(record.name for record in owners)
+            raise PluginError(
+                f"the scheme {scheme} is claimed by the backends {names}",
+                hint=f"switch one off with {DISABLE_VARIABLE}",
+            )
+        return owners[0]
+
+    def open_store(self, uri: str) -> Store:
+        """The store that speaks this URI. Raises UsageError when no plugin does."""
+        store: Store | None = self.host.manager.hook.adapterhub_open_store(uri=uri)
+        if store is None:
+            raise UsageError(
+                f"no plugin can open {uri!r}",
+                hint="a remote is a folder (file:///path) or a hub (https://...)",
+            )
+        return store
+
+
+def build(host: Host) -> Catalog:
+    """Sort every record onto its shelf. A record of the wrong type raises PluginError."""
+    return Catalog(
+        host=host,
+        methods=_shelf("method", "adapterhub_methods", Method, host.admissions),
+        trainers=_shelf("trainer", "adapterhub_trainers", Trainer, host.admissions),
+        backends=_shelf("backend", "adapterhub_backends", QuantBackend, host.admissions),
+        strategies=_shelf("strategy", "adapterhub_strategies", Strategy, host.admissions),
+        tasks=_shelf("task", "adapterhub_tasks", Task, host.admissions),
+    )
+
+
+@functools.cache
+def catalog() -> Catalog:
+    """The catalog of this process, made at first use."""
+    return build(discover())
+
+
+def load_target(target: str) -> Any:
+    """Import `module:attribute`. Raises PluginError when it does not lead anywhere.
+
+    A missing third-party module is let through: the command's edge knows which extra brings it.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except AttributeError as error:
+        raise PluginError(
+            f"{target} does not exist, though a plugin declares it",
+            hint="`adapterhub plugins` names the plugin; reinstall or report it",
+        ) from error
+
+
+def _shelf(kind: str, hook: str, of: type[R], admissions: Iterable[Admission]) -> Shelf[R]:
+    claims: dict[str, list[Entry[R]]] = {}
+    for admission in admissions:
+        for record in admission.records.get(hook, ()):
+            if not isinstance(record, of):
+                raise PluginError(
+                    f"{admission.origin} declares {record!r}, which is not a {of.__name__}",
+                    hint=f"set {DISABLE_VARIABLE}={admission.origin.plugin}",
+                )
+            claims.setdefault(record.name, []).append(Entry(record, admission.origin))
+    return Shelf(
+        kind=kind,
+        entries={name: found[0] for name, found in claims.items() if len(found) == 1},
+        taken={
+            name: tuple(entry.owner for entry in found)
+            for name, found in claims.items()
+            if len(found) > 1
+        },
+    )

@@ -1,0 +1,1 @@
+"""The bundled plugins, declared by entry points like anyone's."""
