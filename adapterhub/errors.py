@@ -21,7 +21,8 @@ known and turned into two lines and an exit code once, in `adapterhub.cli.main`.
     ├── PluginError               10   a plugin broke its promise
     │   └── CapabilityError       10   a method was asked for what it does not declare
     ├── TrainingError             11   a run diverged, or never trained anything
-    └── VerificationError         12   `verify` found problems
+    ├── VerificationError         12   `verify` found problems
+    └── InterruptedRunError      130   a run was stopped; what it had learnt is kept
 
 Ctrl-C ends with 130, a closed pipe with 141, SIGTERM with 143.
 """
@@ -36,6 +37,7 @@ __all__ = [
     "DeniedError",
     "FormatError",
     "IntegrityError",
+    "InterruptedRunError",
     "MismatchError",
     "MissingExtraError",
     "NoEffectError",
@@ -138,3 +140,7 @@ class TrainingError(AdapterhubError):
 
 class VerificationError(AdapterhubError):
     exit_code = 12
+
+
+class InterruptedRunError(AdapterhubError):
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Put adapters together: a pure plan, its execution, a pinned file and a report beforehand."""

@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from adapterhub.domain.manifest import BaseRecord
 from adapterhub.errors import UsageError
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -38,6 +39,33 @@ class Composition:
         return "+".join(
             term.ref if term.weight == 1.0 else f"{term.weight:g}*{term.ref}" for term in self.terms
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PinnedTerm:
+    """One adapter of a written composition; `sha256` is that of its weights file."""
+
+    ref: str
+    weight: float
+    sha256: str
+    commit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PinnedComposition:
+    """A composition as `composition.toml` keeps it: every adapter and the base nailed down."""
+
+    base: BaseRecord
+    terms: tuple[PinnedTerm, ...]
+    strategy: str = "linear"
+    rank: int | None = None
+    written_by: str | None = None
+
+    @property
+    def composition(self) -> Composition:
+        """The same adapters by ref alone; who loads them compares `commit` and `sha256`."""
+        terms = tuple(Term(ref=term.ref, weight=term.weight) for term in self.terms)
+        return Composition(terms=terms, strategy=self.strategy, rank=self.rank)
 
 
 def parse_composition(text: str) -> Composition:

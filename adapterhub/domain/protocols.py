@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.evaluation import Message, TaskData
+from adapterhub.domain.evaluation import Item, Message, TaskData
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.quantization import Scheme
 from adapterhub.domain.refs import Ref
@@ -110,23 +110,35 @@ class AdapterMethod(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One tokenized row: `ids`, and from where on they count as the answer."""
+    """One tokenized row: `ids`, from where on they count as the answer, and the row's line."""
 
     ids: tuple[int, ...]
     answer_start: int
+    line: int
+
+
+class ChatTokens(Protocol):
+    """A base's chat template and tokenizer, applied once and with one beginning-of-sequence."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation up to where the assistant's turn begins."""
+        ...
+
+    def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
+        """The answer after these messages, up to and including the token that ends the turn."""
+        ...
 
 
 class Objective(Protocol):
     """What a trainer minimises; the loop around it is the core's."""
 
-    def examples(self, rows: Iterable[tuple[int, Mapping[str, Any]]], chat: Any) -> list[Example]:
-        """Tokenize (line number, row) pairs. `chat` is `adapterhub.models.chat.Chat`-like:
-        `prompt_ids(messages)` and `answer_ids(text)`. Raises DataError naming the line."""
+    def examples(self, items: Iterable[tuple[int, Item]], chat: ChatTokens) -> list[Example]:
+        """Tokenize (line number, conversation) pairs."""
         ...
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, int]:
-        """(sum of the loss, number of tokens it is over) for a left-padded batch:
-        input_ids, attention_mask, labels (rows, length), -100 where nothing counts."""
+        """(sum of the loss, number of tokens it is over) for a left-padded batch: input_ids,
+        attention_mask, position_ids, labels, each (rows, length); -100 where nothing counts."""
         ...
 
 

@@ -1,0 +1,109 @@
+"""`adapterhub base`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from adapterhub.cli.options import json_option, yes_option
+from adapterhub.cli.output import Output, confirm, megabytes
+from adapterhub.domain.quantization import SCHEMES, scheme_by_name
+
+if TYPE_CHECKING:
+    from adapterhub.domain.base import BaseSpec
+
+
+@click.group(short_help="Add, list and show base models.")
+def base() -> None:
+    """Bases are frozen models, quantized once and kept on this machine under a name."""
+
+
+@base.command()
+@click.argument("name")
+@click.argument("source")
+@click.option(
+    "--scheme",
+    type=click.Choice(SCHEMES),
+    default="nf4",
+    show_default=True,
+    help="How the weights are stored.",
+)
+@json_option
+def add(name: str, source: str, scheme: str, *, as_json: bool) -> None:
+    """Quantize SOURCE and keep it as NAME: a hub id, a transformers folder or a GGUF file."""
+    from adapterhub.models.bases import add_base
+
+    out = Output(as_json=as_json)
+    spec = add_base(name, source, scheme_by_name(scheme), say=out.say)
+    out.data(asdict(spec))
+    _show(spec, out)
+    out.next(f"adapterhub train --base {name} --data FILE.jsonl -o DIR")
+
+
+@base.command("list")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List the bases on this machine."""
+    from adapterhub.models.bases import list_bases
+
+    out = Output(as_json=as_json)
+    bases = list_bases()
+    out.data([asdict(spec) for spec in bases])
+    out.table(
+        ("base", "from", "family", "parameters", "stored as", "size"),
+        [
+            (
+                spec.name,
+                spec.id,
+                spec.family,
+                f"{spec.parameters / 1e6:.0f} M",
+                spec.scheme.name,
+                megabytes(spec.stored_bytes),
+            )
+            for spec in bases
+        ],
+    )
+    if not bases:
+        out.next("adapterhub base add NAME SOURCE")
+
+
+@base.command()
+@click.argument("name")
+@json_option
+def show(name: str, *, as_json: bool) -> None:
+    """Tell everything known of a base."""
+    from adapterhub.models.bases import find_base
+
+    out = Output(as_json=as_json)
+    spec = find_base(name)
+    out.data(asdict(spec))
+    _show(spec, out)
+
+
+@base.command()
+@click.argument("name")
+@yes_option
+def rm(name: str, *, yes: bool) -> None:
+    """Remove a base from this machine."""
+    from adapterhub.models.bases import find_base, remove_base
+
+    spec = find_base(name)
+    confirm(f"Remove {name} ({megabytes(spec.stored_bytes)})?", yes=yes)
+    remove_base(name)
+    Output().line(f"removed {name}")
+
+
+def _show(spec: BaseSpec, out: Output) -> None:
+    fingerprint = spec.fingerprint
+    out.line(
+        f"{spec.name}   {spec.id} · {spec.family} · {spec.parameters / 1e6:.0f} M parameters · "
+        f"{megabytes(spec.stored_bytes)} as {spec.scheme}"
+    )
+    out.line(f"  source    {spec.source}")
+    out.line(f"  revision  {spec.revision}")
+    out.line(f"  context   {spec.context_length} tokens")
+    out.line(f"  layout    {fingerprint.layout[:16]}   sketch {fingerprint.sketch[:16]}")
+    if spec.note:
+        out.line(f"  note      {spec.note}")

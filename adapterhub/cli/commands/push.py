@@ -1,0 +1,100 @@
+"""`adapterhub push`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from adapterhub.cli.fetching import fetcher, transfer_bar
+from adapterhub.cli.options import dry_run_option, json_option
+from adapterhub.cli.output import Output, megabytes
+from adapterhub.domain.refs import parse_ref
+from adapterhub.hub.client import push as push_folder
+from adapterhub.hub.client import refuse_problems
+from adapterhub.hub.outgoing import outgoing
+from adapterhub.plugin.catalog import catalog
+
+
+@click.command(short_help="Publish an adapter or a composition.")
+@click.argument("source")
+@click.argument("ref")
+@click.option("--to", metavar="REMOTE", help="Where to; default: local.")
+@click.option("-m", "--message", help="What this revision is.")
+@click.option("--parent", metavar="COMMIT", help="Refuse if the newest revision is another one.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--allow", multiple=True, metavar="CODE", help="Publish in spite of this problem.")
+@dry_run_option
+@json_option
+def push(
+    *,
+    source: str,
+    ref: str,
+    to: str | None,
+    message: str | None,
+    parent: str | None,
+    allow: tuple[str, ...],
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Publish SOURCE as REF: a folder, a composition.toml or a composition such as a/b+0.5*c/d.
+
+    The folder is verified first; a broken adapter is not published unless --allow names the
+    problem.
+    """
+    out = Output(as_json=as_json)
+    name = parse_ref(ref)
+    with _folder(source, name.id, out) as folder:
+        if dry_run:
+            refuse_problems(folder, allow=frozenset(allow))
+            sent = outgoing(folder, name=name.id)
+            out.data({"ref": str(name), "files": sorted(sent.files), "skipped": sent.skipped})
+            for path, found in sorted(sent.files.items()):
+                out.line(f"  would send {path} ({megabytes(found.stat().st_size)})")
+            return
+        with transfer_bar(out) as on_progress:
+            pushed = push_folder(
+                folder,
+                name,
+                to=to,
+                message=message,
+                parent=parent,
+                private=private,
+                allow=frozenset(allow),
+                on_progress=on_progress,
+            )
+    out.data({"ref": str(pushed.ref), "commit": pushed.commit, "uri": pushed.uri})
+    size = sum(entry.size for entry in pushed.files)
+    out.line(f"{name.id}@{pushed.commit[:7]}   {len(pushed.files)} files · {megabytes(size)}")
+    out.line(f"  to       {pushed.ref.remote} ({pushed.uri})")
+    if pushed.skipped:
+        out.say(f"not sent: {', '.join(pushed.skipped)}")
+    out.next(f"adapterhub pull {pushed.ref.remote}:{name.id}")
+
+
+@contextmanager
+def _folder(source: str, name: str, out: Output) -> Iterator[Path]:
+    """The folder to publish; a composition is written into a temporary one."""
+    path = Path(source).expanduser()
+    if path.is_dir() or (not path.is_file() and "+" not in source and "*" not in source):
+        yield path
+        return
+    from adapterhub.compose.artefact import write_composition
+    from adapterhub.compose.members import outline
+    from adapterhub.compose.plan import make_plan
+    from adapterhub.runtime.subjects import resolve_subject
+
+    subject = resolve_subject(source, fetcher(out))
+    plan = make_plan(
+        [outline(member) for member in subject.members],
+        strategy=catalog().strategies[subject.strategy],
+        rank=subject.rank,
+    )
+    with TemporaryDirectory(prefix="adapterhub-push-") as work:
+        folder = Path(work) / name.rpartition("/")[2]
+        write_composition(folder, subject.members, plan, name=name)
+        yield folder

@@ -1,0 +1,57 @@
+"""`adapterhub remote`."""
+
+from __future__ import annotations
+
+import click
+
+from adapterhub.cli.options import json_option
+from adapterhub.cli.output import Output
+from adapterhub.hub import remotes
+
+
+@click.group(short_help="Name the places adapters come from.")
+def remote() -> None:
+    """Remotes are named places, as in git. `local` is a folder on this machine, `hub` the default
+    hub; both are always there."""
+
+
+@remote.command("list")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List the remotes."""
+    out = Output(as_json=as_json)
+    known = remotes.remotes().values()
+    out.data([{"name": item.name, "uri": item.uri} for item in known])
+    out.table(("remote", "uri"), [(item.name, item.uri) for item in known])
+
+
+@remote.command()
+@click.argument("name")
+@click.argument("uri")
+def add(name: str, uri: str) -> None:
+    """Call the folder or hub at URI by NAME."""
+    out = Output()
+    added = remotes.add_remote(name, uri)
+    out.line(f"{added.name}   {added.uri}")
+    out.next(f"adapterhub search --remote {added.name}")
+
+
+@remote.command()
+@click.argument("name")
+def rm(name: str) -> None:
+    """Forget the remote NAME; what was pulled from it stays."""
+    removed = remotes.remove_remote(name)
+    Output().line(f"forgot {removed.name} ({removed.uri})")
+
+
+@remote.command()
+@click.argument("name")
+@click.option(
+    "--token", prompt=True, hide_input=True, help="The token; asked for when it is not given."
+)
+def login(name: str, token: str) -> None:
+    """Keep a token for the remote NAME, readable by you alone."""
+    from adapterhub.hub.credentials import store_token
+
+    store_token(remotes.remote(name).uri, token)
+    Output().line(f"kept a token for {name}")

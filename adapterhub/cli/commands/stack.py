@@ -1,0 +1,215 @@
+"""`adapterhub stack`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapterhub.cli.fetching import fetcher
+from adapterhub.cli.options import base_option, dry_run_option, json_option
+from adapterhub.cli.output import Output, megabytes
+from adapterhub.domain.manifest import COMPOSITION_FILE
+from adapterhub.errors import UsageError
+from adapterhub.plugin.catalog import catalog
+
+if TYPE_CHECKING:
+    from adapterhub.compose.executor import Merged
+    from adapterhub.compose.members import Member
+    from adapterhub.compose.plan import Plan
+    from adapterhub.compose.report import Overlap
+
+
+@click.command(short_help="Put several adapters together.")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.option("--strategy", metavar="NAME", help="linear (exact, default) or svd.")
+@click.option("--weights", metavar="W,W,...", help="One for each REF; default: as written, or 1.")
+@click.option("--rank", type=int, help="The rank of the result; for svd.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A folder for one merged adapter, or a .toml file; default: ./composition.toml.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what -o names.")
+@click.option("--allow", multiple=True, metavar="CODE", help="Go on in spite of this problem.")
+@base_option
+@dry_run_option
+@json_option
+def stack(
+    *,
+    refs: tuple[str, ...],
+    strategy: str | None,
+    weights: str | None,
+    rank: int | None,
+    out: Path | None,
+    allow: tuple[str, ...],
+    base_name: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put REFs together: write a composition.toml, or with -o DIR one merged adapter.
+
+    Each REF may carry a weight, as in user/en2ko-lora*0.8.
+    """
+    say = Output(as_json=as_json)
+    from adapterhub.compose.members import outline
+    from adapterhub.compose.plan import make_plan
+
+    members, stored = _members(refs, weights, say)
+    name = strategy or stored[0] or "linear"
+    plan = make_plan(
+        [outline(member) for member in members],
+        strategy=catalog().strategies[name],
+        rank=rank or stored[1],
+        allow=allow,
+    )
+    if base_name is not None:
+        _check_base(members, base_name, allow)
+    if dry_run:
+        _rehearse(members, plan, say)
+        return
+    target = out or Path(COMPOSITION_FILE)
+    if target.suffix == ".toml":
+        _write_file(members, plan, target, say, overwrite=overwrite)
+    else:
+        _merge(members, plan, target, say, overwrite=overwrite)
+
+
+def _members(
+    refs: Sequence[str], weights: str | None, out: Output
+) -> tuple[list[Member], tuple[str | None, int | None]]:
+    """The adapters, and strategy and rank if a single stored composition brings its own."""
+    from adapterhub.runtime.subjects import resolve_subject
+
+    fetch = fetcher(out)
+    subjects = [resolve_subject(ref, fetch) for ref in refs]
+    factors = _weights(weights, len(refs))
+    members = [
+        replace(member, weight=member.weight * factor)
+        for subject, factor in zip(subjects, factors, strict=True)
+        for member in subject.members
+    ]
+    seen: dict[str, str] = {}
+    for member in members:
+        if member.sha256 in seen:
+            raise UsageError(
+                f"{seen[member.sha256]} and {member.ref} are the same adapter",
+                hint=f"give it one weight: 2*{member.ref}",
+            )
+        seen[member.sha256] = member.ref
+    only = subjects[0] if len(subjects) == 1 and len(subjects[0].members) > 1 else None
+    return members, (only.strategy, only.rank) if only else (None, None)
+
+
+def _weights(text: str | None, count: int) -> list[float]:
+    if text is None:
+        return [1.0] * count
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--weights {text} are not numbers", hint="write --weights 1,0.5"
+        ) from error
+    if len(found) != count:
+        raise UsageError(
+            f"{len(found)} weights for {count} adapters", hint="give one weight for each"
+        )
+    if any(weight == 0 for weight in found):
+        raise UsageError("a weight of 0 leaves its adapter out", hint="leave it out of the list")
+    return found
+
+
+def _check_base(members: Sequence[Member], base_name: str, allow: Sequence[str]) -> None:
+    from adapterhub.cli.workbench import check_made_for
+    from adapterhub.models.bases import find_base
+
+    spec = find_base(base_name)
+    if "wrong-base" not in allow:
+        for member in members:
+            check_made_for(member.ref, member.folder.manifest.base, spec)
+
+
+def _rehearse(members: Sequence[Member], plan: Plan, out: Output) -> None:
+    from adapterhub.compose.report import overlap
+
+    found = overlap(members, plan)
+    out.data(
+        {
+            "strategy": plan.strategy.name,
+            "rank": plan.rank,
+            "modules": len(plan.steps),
+            "shared": plan.shared,
+            "bytes": plan.stored_bytes,
+            "subspace_overlap": found.subspace,
+            "sign_conflicts": found.sign_conflicts,
+            "norms": list(found.norms),
+            "svd": {"rank": found.rank, "kept": found.kept, "relative_error": found.error},
+        }
+    )
+    _tell(members, plan, found, out)
+    out.next("drop --dry-run to write composition.toml, add -o DIR to write one adapter")
+
+
+def _tell(members: Sequence[Member], plan: Plan, found: Overlap, out: Output) -> None:
+    out.line(f"{len(members)} adapters, one base, {found.shared} shared modules of {found.modules}")
+    if found.subspace is not None and found.sign_conflicts is not None:
+        ratio = " : ".join(f"{norm / max(found.norms):.1f}" for norm in found.norms)
+        out.line(
+            f"overlap   mean {found.subspace:.2f} of 1 · sign conflicts "
+            f"{found.sign_conflicts:.0%} · norm ratio {ratio}"
+        )
+    out.line(
+        f"plan      {plan}; svd to rank {found.rank} would keep {found.kept:.1%} "
+        f"(error {found.error:.2g})"
+    )
+    out.line(f"size      {megabytes(plan.stored_bytes)}, {plan.parameters:,} parameters")
+
+
+def _write_file(
+    members: Sequence[Member], plan: Plan, target: Path, out: Output, *, overwrite: bool
+) -> None:
+    from adapterhub.compose.pin import pin, write_pinned
+
+    path = write_pinned(target, pin(members, plan), overwrite=overwrite)
+    out.data(
+        {
+            "file": str(path),
+            "strategy": plan.strategy.name,
+            "rank": plan.rank,
+            "members": [{"ref": m.ref, "weight": m.weight, "sha256": m.sha256} for m in members],
+        }
+    )
+    out.line(f"{path}   {plan}")
+    out.next(f'adapterhub run {path} "..."')
+
+
+def _merge(
+    members: Sequence[Member], plan: Plan, target: Path, out: Output, *, overwrite: bool
+) -> None:
+    from adapterhub.compose.executor import merge
+
+    with out.progress(unit="modules") as bar:
+        line = bar.add_task("stacking", total=len(plan.steps), note="")
+        merged = merge(
+            members, plan, target, overwrite=overwrite, on_step=lambda _: bar.advance(line)
+        )
+    out.data(_merged_json(merged))
+    out.line(
+        f"{merged.folder}   {plan} · relative error {merged.relative_error:.2g} · "
+        f"{merged.seconds:.2f} s"
+    )
+    out.next(f"adapterhub push {merged.folder} USER/{merged.folder.name}")
+
+
+def _merged_json(merged: Merged) -> dict[str, object]:
+    return {
+        "folder": str(merged.folder),
+        "relative_error": merged.relative_error,
+        "seconds": merged.seconds,
+        "rank": merged.rank,
+    }

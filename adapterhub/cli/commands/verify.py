@@ -1,0 +1,94 @@
+"""`adapterhub verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapterhub.cli.fetching import fetcher
+from adapterhub.cli.options import base_option, device_option, json_option
+from adapterhub.cli.output import Output, megabytes
+from adapterhub.domain.refs import parse_ref
+from adapterhub.errors import VerificationError
+from adapterhub.hub.verify import Problem, Report, verify_folder
+
+if TYPE_CHECKING:
+    from adapterhub.domain.base import BaseSpec
+
+
+@click.command(short_help="Check that an adapter is what it says it is.")
+@click.argument("subject", metavar="PATH_OR_REF")
+@base_option
+@device_option
+@json_option
+def verify(subject: str, base_name: str | None, device: str | None, *, as_json: bool) -> None:
+    """Check the bytes, the config and the tensors of an adapter; with --base, also its effect.
+
+    Exits 0 only if no problem was found. That is no promise that an adapter is harmless.
+    """
+    out = Output(as_json=as_json)
+    folder = _locate(subject, out)
+    spec = _base(base_name)
+    report = verify_folder(folder, base=spec)
+    if spec is not None and report.ok:
+        report = _with_effect(report, folder, spec, device=device)
+    out.data(
+        {
+            "ok": report.ok,
+            "problems": [asdict(problem) for problem in report.problems],
+            "facts": report.facts,
+        }
+    )
+    _show(subject, report, out)
+    if not report.ok:
+        count = len(report.problems)
+        raise VerificationError(
+            f"{subject} has {count} problem{'s' * (count != 1)}", hint=report.problems[0].hint
+        )
+
+
+def _locate(subject: str, out: Output) -> Path:
+    path = Path(subject).expanduser()
+    if path.exists() or subject.startswith((".", "/", "~")):
+        return path
+    parse_ref(subject)
+    return fetcher(out)(subject)[0]
+
+
+def _base(name: str | None) -> BaseSpec | None:
+    if name is None:
+        return None
+    from adapterhub.models.bases import find_base
+
+    return find_base(name)
+
+
+def _with_effect(report: Report, folder: Path, spec: BaseSpec, *, device: str | None) -> Report:
+    from adapterhub.trust.attached import verify_attached
+
+    problems, facts = verify_attached(folder, spec, device=device)
+    return Report(ok=not problems, problems=tuple(problems), facts={**report.facts, **facts})
+
+
+def _show(subject: str, report: Report, out: Output) -> None:
+    facts = report.facts
+    rows = [("what", f"{facts.get('method', 'unknown')} for {facts.get('base', 'unknown')}")]
+    if "tensors" in facts:
+        rows.append(("tensors", f"{facts['tensors']} · {megabytes(int(facts['bytes']))}"))
+    for key in ("rank", "scaling", "base_match", "effect"):
+        if key in facts:
+            rows.append((key.replace("_", " "), str(facts[key])))
+    out.line(f"{subject}   {'no problem found' if report.ok else 'PROBLEMS'}")
+    for name, value in rows:
+        out.line(f"  {name:<10} {value}")
+    for problem in report.problems:
+        _show_problem(problem, out)
+
+
+def _show_problem(problem: Problem, out: Output) -> None:
+    out.line(f"  ! {problem.code}: {problem.message}")
+    if problem.hint:
+        out.line(f"    {problem.hint}")

@@ -1,0 +1,139 @@
+"""The command table and the one edge where errors become two lines and an exit code.
+
+Imports click and our errors; a command's own imports happen when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from adapterhub import __version__
+from adapterhub.cli.lazy import LazyGroup
+from adapterhub.errors import AdapterhubError, MissingExtraError
+
+_AT = "adapterhub.cli.commands"
+COMMANDS = {
+    "pull": (f"{_AT}.pull:pull", "Fetch an adapter and check its bytes."),
+    "run": (f"{_AT}.run:run", "Ask an adapter, or a composition of several, something."),
+    "train": (f"{_AT}.train:train", "Train an adapter on a frozen base."),
+    "eval": (f"{_AT}.evaluate:evaluate", "Compare adapters with their base on the same items."),
+    "stack": (f"{_AT}.stack:stack", "Put several adapters together."),
+    "push": (f"{_AT}.push:push", "Publish an adapter or a composition."),
+    "verify": (f"{_AT}.verify:verify", "Check that an adapter is what it says it is."),
+    "show": (f"{_AT}.show:show", "Tell everything known of an adapter."),
+    "list": (f"{_AT}.list:list_", "List the adapters on this machine."),
+    "search": (f"{_AT}.search:search", "Find adapters on the remotes."),
+    "rm": (f"{_AT}.rm:rm", "Remove a pulled adapter, or one from a remote."),
+    "base": (f"{_AT}.base:base", "Add, list and show base models."),
+    "remote": (f"{_AT}.remote:remote", "Name the places adapters come from."),
+    "methods": (f"{_AT}.methods:methods", "List methods, trainers, strategies and tasks."),
+    "plugins": (f"{_AT}.plugins:plugins", "List installed plugins, broken ones included."),
+    "demo": (f"{_AT}.demo:demo", "See all of it at work on a real 4-bit model."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="adapterhub")
+def cli() -> None:
+    """Adapters for frozen base models: pull, verify, run, stack, train, evaluate, publish.
+
+    An adapter is named user/name, user/name@revision or remote:user/name. Wherever one is
+    expected, a folder or a composition such as a/b+0.5*c/d will do.
+    """
+
+
+def run() -> NoReturn:
+    """The console script. Never returns."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_outcome())
+
+
+def _outcome() -> int:
+    try:
+        result = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        # The reader went away; without this the interpreter complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (_Terminated, KeyboardInterrupt, Exception) as error:
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    """Say what happened in two lines; return the exit code."""
+    if isinstance(error, AdapterhubError):
+        return _report(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        return _report(error.format_message().rstrip("."), _usage_hint(error), error.exit_code)
+    if isinstance(error, _Terminated):
+        return _report("stopped by SIGTERM; what was finished is kept", None, 143)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return _report("interrupted; what was finished is kept", None, 130)
+    return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> int:
+    """A missing extra and a full disk may surface anywhere; all else is a bug of ours."""
+    missing = _missing_extra(error)
+    if missing is not None:
+        return _report(missing.message, missing.hint, missing.exit_code)
+    if isinstance(error, OSError) and error.errno is not None:
+        from pathlib import Path
+
+        from adapterhub.hub.files import storage_error
+
+        found = storage_error(error, "use", Path(error.filename or "."))
+        return _report(found.message, found.hint, found.exit_code)
+    if os.environ.get("ADAPTERHUB_DEBUG"):
+        raise error
+    return _report(
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+        "this is a bug in adapterhub; run it again with ADAPTERHUB_DEBUG=1 and report what it says",
+        1,
+    )
+
+
+def _missing_extra(error: BaseException) -> MissingExtraError | None:
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    package = (error.name or "").partition(".")[0]
+    if package in {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "gguf"}:
+        return MissingExtraError("models", needed_for="working with models")
+    if package in {"matplotlib", "numpy"}:
+        return MissingExtraError("models", needed_for="this command")
+    if package in {"sacrebleu", "scipy"}:
+        return MissingExtraError("eval", needed_for="this metric")
+    return None
+
+
+def _report(message: str, hint: str | None, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint:  {hint}", err=True)
+    return code
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help shows its options" if context else None
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program stands, so that what it holds is put away."""
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated

@@ -1,0 +1,36 @@
+"""Options that several commands share, each spelled the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(function)
+
+
+def base_option(function: F) -> F:
+    return click.option(
+        "--base", "base_name", metavar="NAME", help="The base to use; default: the adapter's own."
+    )(function)
+
+
+def device_option(function: F) -> F:
+    return click.option(
+        "--device", metavar="DEVICE", help="cpu, cuda or cuda:N; default: the best there is."
+    )(function)
+
+
+def yes_option(function: F) -> F:
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def dry_run_option(function: F) -> F:
+    return click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")(
+        function
+    )

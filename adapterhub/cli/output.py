@@ -1,0 +1,120 @@
+"""What people and scripts see: data on stdout, talk on stderr, one place for both.
+
+Rich is imported at first use, so that help and errors do not pay for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class Output:
+    """One command's voice. With `as_json`, stdout carries exactly one JSON document."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @cached_property
+    def console(self) -> Console:
+        """For data people read, on stdout; quiet when stdout carries JSON."""
+        from rich.console import Console
+
+        return Console(quiet=self.as_json, highlight=False, soft_wrap=True)
+
+    @cached_property
+    def talk(self) -> Console:
+        """For progress and remarks, on stderr."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def data(self, value: Any) -> None:
+        """The JSON document, when one was asked for."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=False))
+
+    def line(self, text: str = "") -> None:
+        """One line of data for people, free of markup."""
+        if not self.as_json:
+            click.echo(text)
+
+    def say(self, text: str) -> None:
+        """One line of talk."""
+        click.echo(text, err=True)
+
+    def next(self, command: str) -> None:
+        """The next useful command, which ends everything."""
+        if not self.as_json:
+            click.echo(f"next: {command}", err=True)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Aligned columns, wide characters included."""
+        if self.as_json:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=bool(rows), header_style="dim")
+        for name in header:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(table)
+
+    @contextmanager
+    def progress(self, *, unit: str) -> Iterator[Progress]:
+        """A bar on stderr with rate and time left; plain silence where stderr is no terminal."""
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        counts = (
+            [DownloadColumn(), TransferSpeedColumn()]
+            if unit == "bytes"
+            else [
+                TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+                TextColumn("{task.fields[note]}"),
+            ]
+        )
+        with Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            *counts,
+            TimeRemainingColumn(compact=True),
+            console=self.talk,
+            disable=not sys.stderr.isatty(),
+            transient=False,
+        ) as bar:
+            yield bar
+
+
+def confirm(question: str, *, yes: bool, ask: Callable[[str], bool] = click.confirm) -> None:
+    """Ask before something is lost. Raises click.Abort on no."""
+    if not yes and not ask(question):
+        raise click.Abort
+
+
+def megabytes(count: int) -> str:
+    """Bytes for people: 934 B, 4.9 MB, 1.2 GB."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

@@ -1,0 +1,50 @@
+"""Exact arithmetic on sums of low-rank deltas, through their factors alone.
+
+Everything is float64 and nothing is ever dense: a delta of 3072 x 3072 costs two skinny products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapterhub.domain.patch import Affine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The delta B A: A (rank, in), B (out, rank), both float64, scaling and weight folded in."""
+
+    A: Tensor
+    B: Tensor
+
+    def norm_squared(self) -> float:
+        """||B A||_F^2 = sum (B^T B) * (A A^T), good to about 1e-16 of the parts' own norms."""
+        return max(0.0, float(((self.B.mT @ self.B) * (self.A @ self.A.mT)).sum()))
+
+    def singular_values(self) -> Tensor:
+        """Those of B A, largest first."""
+        R_out = torch.linalg.qr(self.B, mode="r").R
+        R_in = torch.linalg.qr(self.A.mT, mode="r").R
+        values: Tensor = torch.linalg.svdvals(R_out @ R_in.mT)
+        return values
+
+
+def factors(patch: Affine, *, weight: float = 1.0) -> Factors:
+    """weight * scaling * B A."""
+    return Factors(patch.A.double(), patch.B.double() * (weight * patch.scaling))
+
+
+def total(parts: Sequence[Factors]) -> Factors:
+    """The sum of deltas, its rank the sum of theirs."""
+    return Factors(torch.cat([p.A for p in parts]), torch.cat([p.B for p in parts], dim=1))
+
+
+def difference(one: Factors, other: Factors) -> Factors:
+    return total([one, Factors(other.A, -other.B)])

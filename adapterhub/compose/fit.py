@@ -1,0 +1,113 @@
+"""Decide whether adapters fit together: one base, one layout, one shape at each module.
+
+Compares outlines only; every refusal names both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from adapterhub.compose.outline import Outline
+from adapterhub.domain.base import same_base
+from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.targets import FAMILIES
+from adapterhub.errors import CapabilityError, MismatchError
+
+DIFFERENT_BASE = "different-base"
+
+
+def check_stackable(outlines: Sequence[Outline]) -> None:
+    """Raises CapabilityError naming the adapter whose method does not declare `stack`."""
+    for outline in outlines:
+        if not outline.stackable:
+            raise CapabilityError(
+                f"{outline.ref} is a {outline.method} adapter, and {outline.method} does not stack",
+                hint="run it alone; `adapterhub plugins` shows which methods stack",
+            )
+
+
+def check_base(
+    outlines: Sequence[Outline], *, allow: Collection[str]
+) -> tuple[BaseRecord, tuple[str, ...]]:
+    """The members' base as the best-informed of them knows it, and what had to be allowed.
+
+    Raises MismatchError for two bases, unless `allow` holds `different-base`.
+    """
+    allowed: tuple[str, ...] = ()
+    for one, other in combinations(outlines, 2):
+        if _is_one_base(one.base, other.base):
+            continue
+        if DIFFERENT_BASE not in allow:
+            raise MismatchError(
+                f"{one.ref} was made for {_named(one.base)}, but {other.ref} for "
+                f"{_named(other.base)}",
+                hint="stack adapters of one base; if these are the same weights under two names, "
+                f"say so with --allow {DIFFERENT_BASE}",
+            )
+        allowed = (DIFFERENT_BASE,)
+    best = max((outline.base for outline in outlines), key=_knowledge)
+    schemes = {outline.base.scheme for outline in outlines}
+    return replace(best, scheme=best.scheme if len(schemes) == 1 else None), allowed
+
+
+def check_layouts(outlines: Sequence[Outline]) -> None:
+    """Refuse a fused layer beside its own parts: no base has both, so one would be left out."""
+    owners = {module: outline.ref for outline in outlines for module in outline.sites}
+    for module, ref in owners.items():
+        part = next((name for name in _parts_of(module) if name in owners), None)
+        if part:
+            raise MismatchError(
+                f"{ref} adapts the fused layer {module}, but {owners[part]} its part {part}",
+                hint="the base stores one or the other; use adapters made for the same layout",
+            )
+
+
+def check_shapes(outlines: Sequence[Outline]) -> None:
+    """Raises MismatchError naming the module, both adapters and both shapes."""
+    first: dict[str, Outline] = {}
+    for outline in outlines:
+        for module, site in outline.sites.items():
+            known = first.setdefault(module, outline)
+            if known.sites[module].shape != site.shape:
+                raise MismatchError(
+                    f"{module} is {known.sites[module].shape} for {known.ref}, "
+                    f"but {site.shape} for {outline.ref}",
+                    hint="they were made for different bases, whatever their manifests say",
+                )
+
+
+def _is_one_base(one: BaseRecord, other: BaseRecord) -> bool:
+    """Fingerprints decide where both are known; names and revisions do otherwise."""
+    if one.fingerprint and other.fingerprint:
+        verdict = same_base(one.fingerprint, other.fingerprint)
+        return verdict == "same" or (verdict == "probable" and one.id == other.id)
+    if one.id != other.id:
+        return False
+    # A branch name or a missing revision contradicts nothing.
+    commits = {base.revision for base in (one, other) if _is_commit(base.revision)}
+    return len(commits) < 2
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) >= 40
+
+
+def _knowledge(base: BaseRecord) -> tuple[bool, bool]:
+    return base.fingerprint is not None, base.revision is not None
+
+
+def _named(base: BaseRecord) -> str:
+    if base.fingerprint:
+        return f"{base.id} (content {base.fingerprint.content[:12]})"
+    return f"{base.id}@{base.revision[:12]}" if base.revision else base.id
+
+
+def _parts_of(module: str) -> Iterator[str]:
+    """The names the module's parts would have where it is not fused."""
+    parent, dot, leaf = module.rpartition(".")
+    for family in FAMILIES.values():
+        for fused, parts in family.fused:
+            if leaf == fused:
+                yield from (f"{parent}{dot}{part}" for part in parts)

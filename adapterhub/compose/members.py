@@ -1,0 +1,185 @@
+"""The adapters that take part, and their patches one module at a time.
+
+Opens weight files by their header and reads tensors through their method; how patches are combined
+is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapterhub.compose.outline import Outline, Site
+from adapterhub.domain.method import Capability
+from adapterhub.domain.patch import Affine, Patch
+from adapterhub.domain.protocols import AdapterMethod
+from adapterhub.errors import CapabilityError, FormatError, MismatchError, PluginError, UsageError
+from adapterhub.formats.safetensors_header import Header, read_header
+from adapterhub.hub.files import disk
+from adapterhub.hub.folder import AdapterFolder
+from adapterhub.plugin.catalog import catalog, load_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One adapter with its weight; `sha256` is that of its weights file as it was opened."""
+
+    ref: str
+    folder: AdapterFolder
+    sha256: str
+    weight: float = 1.0
+    commit: str | None = None
+
+
+def open_member(
+    ref: str, folder: AdapterFolder, *, weight: float = 1.0, commit: str | None = None
+) -> Member:
+    """Hash the weights of an adapter that is to take part. Raises UsageError if it has none."""
+    path = _weights(ref, folder)
+    with disk("read", path), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Member(ref=ref, folder=folder, sha256=sha256, weight=weight, commit=commit)
+
+
+def outline(member: Member) -> Outline:
+    """The member's sites, from its file's header alone.
+
+    Its method describes tensors that have shapes and no values. Raises CapabilityError for what
+    is not a low-rank delta, naming adapter and module.
+    """
+    import torch
+
+    header = read_header(_weights(member.ref, member.folder))
+    hollow = {
+        name: torch.empty(info.shape, dtype=getattr(torch, _DTYPES[info.dtype]), device="meta")
+        for name, info in header.tensors.items()
+    }
+    manifest = member.folder.manifest
+    record = catalog().methods[manifest.method]
+    stackable = Capability.STACK in record.capabilities
+    # A method that does not stack is refused by the plan, so its patches need no description.
+    patches = _describe(member, hollow) if stackable else iter(())
+    return Outline(
+        ref=member.ref,
+        weight=member.weight,
+        method=record.name,
+        stackable=stackable,
+        base=manifest.base,
+        sites={module: _site(member.ref, module, patch) for module, patch in patches},
+    )
+
+
+class PatchStream:
+    """A member's patches by module. Cheapest when asked in the method's own order."""
+
+    def __init__(self, member: Member, state: Mapping[str, Tensor]) -> None:
+        self._ref = member.ref
+        self._patches = _describe(member, state)
+        self._waiting: dict[str, Patch] = {}
+
+    def take(self, module: str) -> Affine:
+        """Hand over one patch and forget it. Raises PluginError if there is none."""
+        while module not in self._waiting:
+            try:
+                name, patch = next(self._patches)
+            except StopIteration:
+                raise PluginError(
+                    f"the method of {self._ref} no longer describes {module}",
+                    hint="report it to the method's plugin; `adapterhub plugins` names it",
+                ) from None
+            self._waiting[name] = patch
+        return low_rank(self._ref, module, self._waiting.pop(module))
+
+
+@contextmanager
+def open_patches(member: Member) -> Iterator[PatchStream]:
+    """Read a member's tensors as their modules come up."""
+    from safetensors import SafetensorError, safe_open
+
+    path = _weights(member.ref, member.folder)
+    header = read_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield PatchStream(member, _LazyState(header, file))
+    except SafetensorError as error:
+        raise FormatError(
+            f"{member.ref}: {path.name} cannot be read: {error}", hint="pull the adapter again"
+        ) from error
+
+
+def low_rank(ref: str, module: str, patch: Patch) -> Affine:
+    """The patch, if its whole effect is a low-rank delta. Raises CapabilityError naming it."""
+    if isinstance(patch, Affine) and patch.low_rank_only:
+        return patch
+    extra = type(patch).__name__
+    if isinstance(patch, Affine):
+        parts = ("row_scale", "column_scale", "bias")
+        extra = next((part for part in parts if getattr(patch, part) is not None), extra)
+    raise CapabilityError(
+        f"{ref} has a {extra.lower()} at {module}, which cannot be added to other deltas",
+        hint="stack adapters that are low-rank deltas alone, or run this one by itself",
+    )
+
+
+class _LazyState(Mapping[str, Any]):
+    """Stored tensors by name, each read when it is asked for and not kept."""
+
+    def __init__(self, header: Header, file: Any) -> None:
+        self._names = header.tensors
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _describe(member: Member, state: Mapping[str, Any]) -> Iterator[tuple[str, Patch]]:
+    """What the method says of the member; it knows no names, so its refusals are given one."""
+    record = catalog().methods[member.folder.manifest.method]
+    method: AdapterMethod = load_target(record.target)()
+    try:
+        yield from method.patches(member.folder.config or {}, state)
+    except (CapabilityError, FormatError, MismatchError) as error:
+        raise type(error)(f"{member.ref}: {error.message}", hint=error.hint) from error
+
+
+def _site(ref: str, module: str, patch: Patch) -> Site:
+    affine = low_rank(ref, module, patch)
+    dtypes = {str(part.dtype).removeprefix("torch.") for part in (affine.A, affine.B)}
+    return Site(
+        rank=affine.rank,
+        out_features=int(affine.B.shape[0]),
+        in_features=int(affine.A.shape[1]),
+        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+    )
+
+
+def _weights(ref: str, folder: AdapterFolder) -> Path:
+    path = folder.weights_path
+    if path is None:
+        raise UsageError(
+            f"{ref} has no weights of its own to stack",
+            hint="name the adapters it is made of, or write it as one adapter first with -o",
+        )
+    return path

@@ -1,0 +1,40 @@
+"""What is known of an adapter before any of its tensors is read.
+
+Plain values; `adapterhub.compose.members` fills them from a file's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapterhub.domain.manifest import BaseRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """A low-rank delta at one module. `dtype` is torch's name, `mixed` when A and B differ."""
+
+    rank: int
+    out_features: int
+    in_features: int
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.out_features, self.in_features)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """One member: its weight, its base and its sites by module name.
+
+    `stackable` says whether its method promises that deltas may be added.
+    """
+
+    ref: str
+    weight: float
+    method: str
+    stackable: bool
+    base: BaseRecord
+    sites: Mapping[str, Site]

@@ -1,0 +1,152 @@
+"""Plan a composition from the outlines of its members: which modules, which ranks, how much.
+
+Counts and compares only; it has never seen a tensor or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from adapterhub.compose.fit import check_base, check_layouts, check_shapes, check_stackable
+from adapterhub.compose.outline import Outline
+from adapterhub.domain.composition import Term
+from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.method import Strategy
+from adapterhub.errors import UsageError
+
+STORED_DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A member's share at one module; `member` counts in the plan's order."""
+
+    member: int
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One module to combine. `rank` is what the result is expected to have."""
+
+    module: str
+    parts: tuple[Part, ...]
+    out_features: int
+    in_features: int
+    rank: int
+
+    @property
+    def parameters(self) -> int:
+        return self.rank * (self.out_features + self.in_features)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything a merge will do. `limit` is the rank asked for, None for the strategy's own.
+
+    `dtype` is that of the members if they share one, otherwise float32.
+    """
+
+    terms: tuple[Term, ...]
+    base: BaseRecord
+    strategy: Strategy
+    limit: int | None
+    dtype: str
+    steps: tuple[Step, ...]
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return max(step.rank for step in self.steps)
+
+    @property
+    def shared(self) -> int:
+        """Modules in which every member takes part."""
+        return sum(len(step.parts) == len(self.terms) for step in self.steps)
+
+    @property
+    def parameters(self) -> int:
+        return sum(step.parameters for step in self.steps)
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.parameters * STORED_DTYPES[self.dtype]
+
+    def __str__(self) -> str:
+        """`linear, rank 16+16 = 32, exact`, of the module where most ranks meet."""
+        widest = max(self.steps, key=lambda step: sum(part.rank for part in step.parts))
+        ranks = "+".join(str(part.rank) for part in widest.parts)
+        relation = "=" if self.strategy.exact else "->"
+        result = f" {relation} {widest.rank}" if ranks != str(widest.rank) else ""
+        exact = "exact" if self.strategy.exact else "approximate"
+        return f"{self.strategy.name}, rank {ranks}{result}, {exact}"
+
+
+def make_plan(
+    outlines: Sequence[Outline],
+    *,
+    strategy: Strategy,
+    rank: int | None = None,
+    allow: Collection[str] = (),
+) -> Plan:
+    """Decide everything that needs no tensor.
+
+    Raises MismatchError when the members do not fit together (`allow` may hold `different-base`),
+    CapabilityError for a method that does not stack, UsageError for a rank that makes no sense.
+    """
+    if not outlines:
+        raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
+    _check_rank(strategy, rank)
+    check_stackable(outlines)
+    base, allowed = check_base(outlines, allow=allow)
+    check_layouts(outlines)
+    check_shapes(outlines)
+    return Plan(
+        terms=tuple(Term(ref=outline.ref, weight=outline.weight) for outline in outlines),
+        base=base,
+        strategy=strategy,
+        limit=rank,
+        dtype=_common_dtype(outlines),
+        steps=tuple(_steps(outlines, exact=strategy.exact, limit=rank)),
+        allowed=allowed,
+    )
+
+
+def _check_rank(strategy: Strategy, rank: int | None) -> None:
+    if rank is None:
+        return
+    if strategy.exact:
+        raise UsageError(
+            f"{strategy.name} keeps every rank and cannot be limited to one",
+            hint=f"--strategy svd --rank {rank} gives the best sum of that rank",
+        )
+    if rank < 1:
+        raise UsageError(f"rank {rank} leaves nothing", hint="give a rank of at least 1")
+
+
+def _steps(outlines: Sequence[Outline], *, exact: bool, limit: int | None) -> Iterator[Step]:
+    """One step for each module, in the order of their names."""
+    sites = [outline.sites for outline in outlines]
+    for module in sorted(set().union(*sites)):
+        parts = tuple(
+            Part(member=index, rank=own[module].rank)
+            for index, own in enumerate(sites)
+            if module in own
+        )
+        site = sites[parts[0].member][module]
+        total = sum(part.rank for part in parts)
+        wanted = limit or max(part.rank for part in parts)
+        yield Step(
+            module=module,
+            parts=parts,
+            out_features=site.out_features,
+            in_features=site.in_features,
+            rank=total if exact else min(wanted, total, site.out_features, site.in_features),
+        )
+
+
+def _common_dtype(outlines: Sequence[Outline]) -> str:
+    found = {site.dtype for outline in outlines for site in outline.sites.values()}
+    only = found.pop() if len(found) == 1 else "float32"
+    return only if only in STORED_DTYPES else "float32"

@@ -1,0 +1,72 @@
+"""Everything a training run needs, as one value that reproduces it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from adapterhub.errors import UsageError
+
+Schedule = Literal["cosine", "linear", "constant"]
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """`data` is a JSONL file or a task's name; `options` are the method's own.
+
+    `batch_size` rows make a step, in `accumulate` equal parts; `warmup` is a share of `steps`.
+    """
+
+    base: str
+    data: str
+    method: str = "lora"
+    trainer: str = "sft"
+    options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 100
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    max_length: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number no run can have."""
+        whole = {"steps": self.steps, "batch-size": self.batch_size, "accumulate": self.accumulate}
+        for name, value in whole.items():
+            if value < 1:
+                raise UsageError(f"--{name} {value} is too small", hint="use 1 or more")
+        if self.batch_size % self.accumulate:
+            raise UsageError(
+                f"a batch of {self.batch_size} does not divide into {self.accumulate} parts",
+                hint="choose an --accumulate that divides --batch-size",
+            )
+        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate <= 1):
+            raise UsageError(
+                f"a learning rate of {self.learning_rate:g} trains nothing",
+                hint="use 1e-4 to 2e-3 for lora",
+            )
+        if self.schedule not in SCHEDULES:
+            raise UsageError(
+                f"no schedule is called {self.schedule!r}", hint=f"use {', '.join(SCHEDULES)}"
+            )
+
+
+def learning_rate_at(recipe: Recipe, step: int) -> float:
+    """The rate of step `step`, counted from 0: linear warm-up, then the schedule, to 10%."""
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, recipe.steps - warmup)
+    if recipe.schedule == "constant":
+        factor = 1.0
+    elif recipe.schedule == "linear":
+        factor = 1.0 - 0.9 * progress
+    else:
+        factor = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.learning_rate * factor

@@ -1,0 +1,56 @@
+"""A file of rows as a task.
+
+Knows no plugin and no engine.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from adapterhub.domain.digest import digest_of
+from adapterhub.domain.evaluation import Item, TaskData
+from adapterhub.formats.rows import read_rows, row_to_messages
+
+LONGEST_REPLY = 512
+
+
+def file_task(path: Path, *, limit: int | None = None, seed: int = 0) -> TaskData:
+    """Every row of the file, or `limit` of them drawn by `seed` and kept in the file's order.
+
+    Raises what `read_rows` and `row_to_messages` raise; every row is checked, drawn or not.
+    """
+    found = [row_to_messages(row, line, path.name) for line, row in read_rows(path)]
+    items = [Item(messages=messages, answer=answer) for messages, answer in found]
+    if limit is not None and limit < len(items):
+        # Drawn and not cut, because files are often sorted.
+        source = random.Random(seed)
+        order = sorted(range(len(items)), key=lambda _: source.random())
+        items = [items[index] for index in sorted(order[:limit])]
+    return TaskData(
+        name=path.name,
+        items=tuple(items),
+        digest=items_digest(items),
+        max_new_tokens=_reply_limit(items),
+    )
+
+
+def items_digest(items: list[Item]) -> str:
+    """sha256 over the items as chat rows, whichever form the file wrote them in."""
+    return digest_of(
+        [
+            {
+                "messages": [
+                    *({"role": turn.role, "content": turn.content} for turn in item.messages),
+                    {"role": "assistant", "content": item.answer},
+                ]
+            }
+            for item in items
+        ]
+    )
+
+
+def _reply_limit(items: list[Item]) -> int:
+    """Room for the longest answer: a token of a byte-level vocabulary is a byte at least."""
+    longest = max(len(item.answer.encode()) for item in items)
+    return min(LONGEST_REPLY, longest + 8)

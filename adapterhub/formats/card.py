@@ -1,0 +1,162 @@
+"""Write and read an adapter's card, the README.md that people and the Hugging Face Hub read.
+
+Knows the manifest and the form of a card; measures nothing and promises nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from adapterhub.domain.manifest import BaseRecord, Manifest, Result
+from adapterhub.errors import FormatError
+
+MAX_CARD = 1_000_000
+_MAX_FRONT = 200_000
+_MAX_DEPTH = 16
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PLAIN_PEFT = {"lora", "dora", "ia3", "loha", "lokr", "prompt_tuning", "prefix_tuning", "p_tuning"}
+_HINT = "correct the block between the two lines of '---'"
+
+
+def render_card(manifest: Manifest, *, name: str) -> str:
+    """README.md for the adapter `namespace/name`: YAML front matter, then a page for people."""
+    front = yaml.safe_dump(_front(manifest, name), sort_keys=False, allow_unicode=True)
+    parts = [_intro, _usage, _training, _results, _parents]
+    body = "\n\n".join(filter(None, (part(manifest, name) for part in parts)))
+    return f"---\n{front}---\n\n{body}\n"
+
+
+def read_front_matter(text: str) -> dict[str, Any]:
+    """The YAML between the first two lines of `---`; empty without one. Raises FormatError."""
+    if len(text) > MAX_CARD:
+        raise FormatError(
+            f"the card has {len(text):,} characters, the limit is {MAX_CARD:,}",
+            hint="shorten README.md",
+        )
+    found = re.match(r"\ufeff?---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
+    if found is None:
+        return {}
+    front = found.group(1)
+    if len(front) > _MAX_FRONT:
+        raise FormatError("the card's front matter is too long", hint=_HINT)
+    try:
+        _check_events(front)
+        value = yaml.safe_load(front)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fact = str(error).splitlines()[0]
+        raise FormatError(f"the card's front matter is not YAML: {fact}", hint=_HINT) from None
+    if not isinstance(value, dict) and value is not None:
+        raise FormatError("the card's front matter is not a list of fields", hint=_HINT)
+    return value or {}
+
+
+def _check_events(front: str) -> None:
+    """Refuse aliases, by which a kilobyte becomes a terabyte, and depth."""
+    depth = 0
+    for event in yaml.parse(front, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise FormatError("the card's front matter uses a YAML alias", hint=_HINT)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise FormatError("the card's front matter is nested too deep", hint=_HINT)
+
+
+def _front(manifest: Manifest, name: str) -> dict[str, Any]:
+    front: dict[str, Any] = {"library_name": "peft"}
+    if _HUB_ID.fullmatch(manifest.base.id):  # the Hub refuses a card that names a base it lacks
+        front |= {"base_model": manifest.base.id, "base_model_relation": "adapter"}
+    tags = ["adapterhub", manifest.method, manifest.trainer, manifest.strategy]
+    front["tags"] = [tag for tag in dict.fromkeys(tags) if tag]
+    front["pipeline_tag"] = "text-generation"
+    if manifest.results:
+        entries = [_model_index_entry(result) for result in manifest.results]
+        front["model-index"] = [{"name": name.rpartition("/")[2], "results": entries}]
+    return front
+
+
+def _model_index_entry(result: Result) -> dict[str, Any]:
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {
+            "name": result.task,
+            "type": result.task,
+            "args": {"n": result.n, "digest": result.task_digest},
+        },
+        "metrics": [{"type": result.metric, "value": result.score, "name": result.metric}],
+    }
+
+
+def _intro(manifest: Manifest, name: str) -> str:
+    what = f"a `{manifest.method}` adapter for {_base(manifest.base)}"
+    foreign = "\n\nThis card was inferred from the adapter's files." * manifest.inferred
+    return f"# {name}\n\nThis is {what}. It holds no base weights.{foreign}"
+
+
+def _base(base: BaseRecord) -> str:
+    revision = f" at `{base.revision[:12]}`" if base.revision else ""
+    scheme = f", trained on {base.scheme}" if base.scheme else ""
+    return f"`{base.id}`{revision}{scheme}"
+
+
+def _usage(manifest: Manifest, name: str) -> str:
+    lines = [
+        "## Use",
+        f'```console\n$ adapterhub pull {name}\n$ adapterhub run {name} "..."\n```',
+    ]
+    if manifest.method in _PLAIN_PEFT:
+        lines.append("Without adapterhub, by peft alone, which checks none of this:")
+        lines.append(_snippet(manifest.base, name))
+    return "\n\n".join(lines)
+
+
+def _snippet(base: BaseRecord, name: str) -> str:
+    revision = f", revision={base.revision!r}" if base.revision else ""
+    return (
+        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({base.id!r}{revision})\n"
+        f"model = PeftModel.from_pretrained(base, {name!r})\n```"
+    )
+
+
+def _training(manifest: Manifest, name: str) -> str:
+    facts = [
+        ("trainer", manifest.trainer),
+        ("data (sha256)", manifest.data_sha256),
+        *((key, value) for key, value in (manifest.recipe or {}).items()),
+        ("checks switched off by its maker", ", ".join(manifest.allowed)),
+        ("written by", manifest.written_by),
+    ]
+    shown = [(key, value) for key, value in facts if isinstance(value, (str, int, float)) and value]
+    if not shown:
+        return "## Training\n\nNot recorded."
+    return "## Training\n\n" + _table(("fact", "value"), shown)
+
+
+def _results(manifest: Manifest, name: str) -> str:
+    if not manifest.results:
+        return "## Results\n\nNone recorded. `adapterhub eval` measures some."
+    rows = [
+        (r.task, r.metric, f"{r.score:.4g}", f"{r.base_score:.4g}", r.n) for r in manifest.results
+    ]
+    return "## Results\n\n" + _table(("task", "metric", "adapter", "base", "items"), rows)
+
+
+def _parents(manifest: Manifest, name: str) -> str:
+    if not manifest.parents:
+        return ""
+    rows = [(p.ref, f"{p.weight:g}", p.sha256[:12]) for p in manifest.parents]
+    heading = f"## Parents\n\nPut together by `{manifest.strategy or 'an unknown strategy'}`.\n\n"
+    return heading + _table(("adapter", "weight", "sha256 of its weights"), rows)
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")[:300]

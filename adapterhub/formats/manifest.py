@@ -1,0 +1,47 @@
+"""The bytes of `adapterhub.json`.
+
+Knows the file's rules; whether the adapter beside it keeps its word is for `hub.verify`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from adapterhub.domain.manifest import MANIFEST_FILE, SCHEMA_VERSION, Manifest
+from adapterhub.errors import FormatError
+from adapterhub.formats.schema import to_domain, to_plain
+from adapterhub.formats.strict_json import loads_strict
+
+
+def encode_manifest(m: Manifest) -> bytes:
+    """Pretty JSON with sorted keys: the same manifest is always the same bytes.
+
+    Raises FormatError for one that `decode_manifest` would refuse, before anything is written.
+    """
+    plain = to_plain(m)
+    to_domain(plain, Manifest, name=MANIFEST_FILE)
+    text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def decode_manifest(data: bytes, *, name: str = MANIFEST_FILE) -> Manifest:
+    """Raises FormatError naming file and field: wrong type, unknown field, newer schema."""
+    value = loads_strict(data, name=name)
+    _check_version(value, name)
+    return to_domain(value, Manifest, name=name)
+
+
+def _check_version(value: Any, name: str) -> None:
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if type(version) is not int or version < 1:
+        raise FormatError(
+            f"{name}: schema_version: expected a number from 1 to {SCHEMA_VERSION}",
+            hint=f'add "schema_version": {SCHEMA_VERSION}, or remove the file to have it inferred',
+        )
+    if version > SCHEMA_VERSION:
+        raise FormatError(
+            f"{name}: schema_version: {version} is newer than {SCHEMA_VERSION}, "
+            "the newest this adapterhub reads",
+            hint="pip install --upgrade adapterhub",
+        )

@@ -1,0 +1,146 @@
+"""Read an adapter's folder: its manifest, config and composition, or what can be inferred.
+
+Opens no weights; whether they keep their word is for `hub.verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterhub.domain.composition import PinnedComposition
+from adapterhub.domain.manifest import (
+    COMPOSITION_FILE,
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    BaseRecord,
+    Manifest,
+    Parent,
+)
+from adapterhub.errors import FormatError, NotFoundError
+from adapterhub.formats.adapter_config import decode_config
+from adapterhub.formats.composition_file import decode_composition
+from adapterhub.formats.manifest import decode_manifest
+from adapterhub.hub.paths import PICKLES
+
+COMPOSITION_METHOD = "composition"
+_MAX_TEXT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFolder:
+    """What a folder says of itself. `config` is None for a method that stores none."""
+
+    path: Path
+    manifest: Manifest
+    config: Mapping[str, Any] | None
+    composition: PinnedComposition | None
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The safetensors file; None for a composition or a method without weights."""
+        path = self.path / WEIGHTS_FILE
+        return path if path.is_file() else None
+
+
+def read_folder(path: Path) -> AdapterFolder:
+    """Raises NotFoundError for what is no adapter, FormatError for one that breaks a rule."""
+    check_kind(path)
+    manifest, config, composition = read_manifest(path), read_config(path), read_composition(path)
+    return AdapterFolder(path, manifest or infer_manifest(config, composition), config, composition)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    data = _bytes(path / MANIFEST_FILE)
+    return None if data is None else decode_manifest(data)
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    data = _bytes(path / CONFIG_FILE)
+    return None if data is None else decode_config(data)
+
+
+def read_composition(path: Path) -> PinnedComposition | None:
+    data = _bytes(path / COMPOSITION_FILE)
+    return None if data is None else decode_composition(data)
+
+
+def infer_manifest(
+    config: Mapping[str, Any] | None, composition: PinnedComposition | None
+) -> Manifest:
+    """What the other files say of an adapter without a manifest; the rest stays unknown."""
+    if composition is not None:
+        return _infer_from_composition(composition)
+    return _infer_from_config(config or {})
+
+
+def _bytes(path: Path) -> bytes | None:
+    """The file's bytes, of which one too many is enough for its parser to refuse it."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return file.read(_MAX_TEXT + 1)
+
+
+def check_kind(path: Path) -> None:
+    """Weights as pickles alone are refused by name; nothing at all is not an adapter."""
+    if not path.is_dir():
+        raise NotFoundError(f"{path} is not a folder", hint="name an adapter's folder")
+    weights, config, manifest, composition = (
+        (path / name).is_file()
+        for name in (WEIGHTS_FILE, CONFIG_FILE, MANIFEST_FILE, COMPOSITION_FILE)
+    )
+    if not weights:
+        _refuse_pickles(path)
+    if manifest or composition or (weights and config):
+        return
+    if weights or config:
+        present, missing = (WEIGHTS_FILE, CONFIG_FILE)[:: 1 if weights else -1]
+        raise NotFoundError(
+            f"{path} has {present} but no {missing}",
+            hint="an adapter needs both; copy the whole folder",
+        )
+    raise NotFoundError(
+        f"{path} is not an adapter: no {MANIFEST_FILE}, {CONFIG_FILE} or {COMPOSITION_FILE}",
+        hint="name the folder that a training run or a pull wrote",
+    )
+
+
+def _refuse_pickles(path: Path) -> None:
+    pickles = sorted(item.name for item in path.iterdir() if item.suffix.lower() in PICKLES)
+    if pickles:
+        raise FormatError(
+            f"{path} has its weights as a pickle ({pickles[0]}), which is never opened",
+            hint="its author can convert it: load it with peft and call "
+            "save_pretrained(folder, safe_serialization=True)",
+        )
+
+
+def _infer_from_config(config: Mapping[str, Any]) -> Manifest:
+    base, method = config.get("base_model_name_or_path"), config.get("peft_type")
+    if not base or not method:
+        missing = "peft_type" if base else "base_model_name_or_path"
+        raise FormatError(
+            f"{CONFIG_FILE} has no {missing!r}, and there is no {MANIFEST_FILE} to say it",
+            hint="ask the adapter's author which base and method it is for, and add it",
+        )
+    record = BaseRecord(id=base, revision=config.get("revision"))
+    return Manifest(method=method.lower(), config_version=1, base=record, inferred=True)
+
+
+def _infer_from_composition(composition: PinnedComposition) -> Manifest:
+    return Manifest(
+        method=COMPOSITION_METHOD,
+        config_version=1,
+        base=composition.base,
+        parents=tuple(
+            Parent(ref=term.ref, weight=term.weight, sha256=term.sha256)
+            for term in composition.terms
+        ),
+        strategy=composition.strategy,
+        written_by=composition.written_by,
+        inferred=True,
+    )

@@ -1,0 +1,138 @@
+"""The bases on this machine: add one, list them, find the one an adapter was made for.
+
+A base is a folder `bases/NAME` holding the stored weights, the tokenizer and `base.json`; it
+appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+
+from adapterhub.domain.base import BaseSpec, same_base
+from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.quantization import Scheme
+from adapterhub.errors import MismatchError, NotFoundError, UsageError
+from adapterhub.formats.base_spec import decode_base, encode_base
+from adapterhub.hub.files import atomic_write, disk, make_folder
+from adapterhub.hub.home import bases_dir
+
+SPEC_FILE = "base.json"
+
+
+def list_bases() -> list[BaseSpec]:
+    """Every base here, by name. A folder without a readable spec is skipped: it is not one."""
+    folder = bases_dir()
+    if not folder.is_dir():
+        return []
+    return [
+        decode_base((entry / SPEC_FILE).read_bytes(), name=str(entry / SPEC_FILE))
+        for entry in sorted(folder.iterdir())
+        if (entry / SPEC_FILE).is_file()
+    ]
+
+
+def base_folder(name: str) -> Path:
+    return bases_dir() / name
+
+
+def find_base(name: str) -> BaseSpec:
+    """The base called `name`. Raises NotFoundError with a did-you-mean."""
+    bases = {spec.name: spec for spec in list_bases()}
+    if name in bases:
+        return bases[name]
+    close = difflib.get_close_matches(name, bases, n=1)
+    if close:
+        hint = f"did you mean {close[0]}?"
+    elif bases:
+        hint = f"you have {', '.join(bases)}; add one with `adapterhub base add NAME SOURCE`"
+    else:
+        hint = f"add it: adapterhub base add {name} SOURCE"
+    raise NotFoundError(f"no base is called {name!r} on this machine", hint=hint)
+
+
+def base_for(record: BaseRecord) -> BaseSpec:
+    """The base here that an adapter was made for: same bytes first, then a probable match.
+
+    Raises NotFoundError when there is none, MismatchError when only the name agrees.
+    """
+    bases = list_bases()
+    if record.fingerprint is not None:
+        for verdict in ("same", "probable"):
+            matches = [b for b in bases if same_base(b.fingerprint, record.fingerprint) == verdict]
+            if matches:
+                return _nearest_scheme(matches, record.scheme)
+    named = [base for base in bases if base.id == record.id]
+    if named and record.fingerprint is None:
+        return _nearest_scheme(named, record.scheme)
+    if named:
+        raise MismatchError(
+            f"the adapter was made for another revision of {record.id} than {named[0].name}",
+            hint=f"add the right one: adapterhub base add NAME {record.id}",
+        )
+    raise NotFoundError(
+        f"the adapter's base, {record.id}, is not on this machine",
+        hint=f"add it: adapterhub base add NAME {record.id}, or name another with --base",
+    )
+
+
+def _nearest_scheme(bases: list[BaseSpec], scheme: Scheme | None) -> BaseSpec:
+    """Prefer the precision the adapter was trained on."""
+    return next((base for base in bases if base.scheme == scheme), bases[0])
+
+
+def add_base(
+    name: str, source: str, scheme: Scheme, *, say: Callable[[str], None] = lambda _: None
+) -> BaseSpec:
+    """Quantize a source and keep it under `name`. Raises UsageError when the name is taken."""
+    target = base_folder(name)
+    if target.exists():
+        raise UsageError(
+            f"a base called {name!r} is already here",
+            hint=f"choose another name, or remove it first: adapterhub base rm {name}",
+        )
+    work = Path(mkdtemp(dir=make_folder(bases_dir()), prefix=".adding-"))
+    try:
+        spec = _store(name, source, scheme, work, say=say)
+        with disk("store", target):
+            os.rename(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return spec
+
+
+def remove_base(name: str) -> None:
+    shutil.rmtree(base_folder(find_base(name).name))
+
+
+def _store(
+    name: str, source: str, scheme: Scheme, work: Path, *, say: Callable[[str], None]
+) -> BaseSpec:
+    from adapterhub.models.fingerprint import fingerprint_folder
+    from adapterhub.models.quiet import quiet
+    from adapterhub.models.sources import open_source
+    from adapterhub.models.store import describe, write_base
+
+    with quiet(), open_source(source, say=say) as origin, disk("store", work):
+        say(f"storing {origin.id} as {scheme}")
+        write_base(origin.path, work, scheme)
+        fingerprint = fingerprint_folder(origin.path, content=origin.content)
+        facts = describe(work)
+        spec = BaseSpec(
+            name=name,
+            id=origin.id,
+            source=source,
+            revision=f"sha256:{fingerprint.content}"
+            if origin.revision == "local"
+            else origin.revision,
+            scheme=scheme,
+            fingerprint=fingerprint,
+            note=origin.note if scheme.quantized else None,
+            **facts,
+        )
+        atomic_write(work / SPEC_FILE, encode_base(spec))
+    return spec

@@ -1,0 +1,98 @@
+"""Load a stored base for use: on this device, in this dtype, dense or quantized.
+
+On a CPU a quantized base becomes a dense float32 shadow of exactly the values its 4 or 8 bits
+stand for, when memory allows: several times faster, and with correct gradients on every CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adapterhub.domain.base import BaseSpec
+from adapterhub.errors import UsageError
+from adapterhub.models.bases import base_folder
+from adapterhub.models.chat import Chat
+from adapterhub.models.linear import linear_sites
+from adapterhub.models.memory import available_bytes, dense_fits
+from adapterhub.models.quiet import quiet
+from adapterhub.models.store import backend_for
+
+
+@dataclass(kw_only=True)
+class Base:
+    """A base in memory (`adapterhub.domain.protocols.LoadedBase`), weights frozen, eval mode."""
+
+    spec: BaseSpec
+    model: Any
+    tokenizer: Any
+    device: str
+    dense: bool
+
+    def linear_sites(self) -> Mapping[str, tuple[int, int]]:
+        return linear_sites(self.model)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Every token that ends a turn, by the tokenizer's and the generation config's word."""
+        configured = self.model.generation_config.eos_token_id
+        listed = configured if isinstance(configured, list) else [configured]
+        return frozenset(t for t in (*listed, self.tokenizer.eos_token_id) if t is not None)
+
+    @cached_property
+    def chat(self) -> Chat:
+        return Chat(self.tokenizer, stop_ids=self.stop_ids)
+
+
+def best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None = None) -> Base:
+    """Load a base that `base add` stored. `dense` defaults to what fits on a CPU, never on CUDA."""
+    device = device or best_device()
+    _check_device(device)
+    if dense is None:
+        dense = device == "cpu" and dense_fits(
+            spec.parameters, bytes_per_parameter=4, available=available_bytes()
+        )
+    return load_folder(base_folder(spec.name), spec, device=device, dense=dense)
+
+
+def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Base:
+    """Load stored weights from `folder`: float32 on a CPU, bfloat16 on CUDA."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    with quiet():
+        if spec.scheme.quantized:
+            backend = backend_for(spec.scheme)
+            model = backend.load(folder, spec.scheme, device=device, dtype=dtype, dense=dense)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    model.requires_grad_(False)
+    model.eval()
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return Base(
+        spec=spec,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        dense=dense or not spec.scheme.quantized,
+    )
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("this machine has no CUDA device", hint="use --device cpu")

@@ -1,0 +1,121 @@
+"""Where base models come from: a hub id, a folder or a GGUF file, each made a float folder.
+
+Knows nothing of quantization; it hands a folder that transformers can read to whoever stores it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from adapterhub.errors import NotFoundError, UnreachableError, UsageError
+from adapterhub.models.fingerprint import sha256_file
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Weights in safetensors only: a pickle is never opened, so it is never downloaded either.
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FloatFolder:
+    """A transformers folder in float. `content` is set when its weights were converted from a
+    file whose bytes identify them; `note` is what a person should know about that."""
+
+    path: Path
+    id: str
+    revision: str
+    content: str | None = None
+    note: str | None = None
+
+
+@contextlib.contextmanager
+def open_source(source: str, *, say: Callable[[str], None]) -> Iterator[FloatFolder]:
+    """Yield the source as a float folder; a converted one lives as long as the context."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}", hint="check the path")
+        with TemporaryDirectory(prefix="adapterhub-gguf-") as out:
+            yield _from_gguf(path, Path(out), say=say)
+    elif path.is_dir():
+        yield FloatFolder(path=path, id=path.resolve().name, revision="local")
+    elif _HUB_ID.fullmatch(source):
+        yield _from_hub(source, say=say)
+    else:
+        raise UsageError(
+            f"{source!r} is neither a folder, a GGUF file nor a hub id",
+            hint="a hub id looks like microsoft/Phi-3-mini-4k-instruct",
+        )
+
+
+def _from_hub(source: str, *, say: Callable[[str], None]) -> FloatFolder:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    say(f"downloading {source}")
+    try:
+        path = Path(snapshot_download(source, allow_patterns=_HUB_FILES))
+    except RepositoryNotFoundError as error:
+        raise NotFoundError(
+            f"the hub has no model {source}",
+            hint="check the name; a private one needs `hf auth login`",
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UnreachableError(
+            f"{source} could not be downloaded: {str(error).splitlines()[0]}",
+            hint="check the network, or give a folder or a GGUF file",
+        ) from error
+    return FloatFolder(path=path, id=source, revision=path.name)
+
+
+def _from_gguf(path: Path, out: Path, *, say: Callable[[str], None]) -> FloatFolder:
+    """Dequantize through transformers' own reader, which undoes llama.cpp's permutations."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    say(f"converting {path.name} to float")
+    kind = _gguf_kind(path)
+    digest = sha256_file(path)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
+    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
+    state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    # The config still says "quantized as GGUF", which the float weights beside it no longer are.
+    del model.config.quantization_config
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(out)
+    model.generation_config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return FloatFolder(
+        path=out,
+        id=path.stem,
+        revision=f"sha256:{digest}",
+        content=digest,
+        note=f"the file holds {kind} weights, so storing it in 4 or 8 bits quantizes it twice",
+    )
+
+
+def _gguf_kind(path: Path) -> str:
+    """The commonest quantized type in the file, such as Q4_1."""
+    from collections import Counter
+
+    from gguf import GGUFReader
+
+    types = Counter(
+        tensor.tensor_type.name for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1
+    )
+    return str(types.most_common(1)[0][0])

@@ -1,0 +1,89 @@
+"""Write a base's weights in a scheme, and say what was written.
+
+Quantized schemes go through the backend plugin that claims them; bf16 is plain transformers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TypedDict
+
+from adapterhub.domain.base import Modality
+from adapterhub.domain.protocols import Backend
+from adapterhub.domain.quantization import Scheme
+from adapterhub.errors import UsageError
+from adapterhub.plugin.catalog import catalog, load_target
+
+_SIDE_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+class Facts(TypedDict):
+    """What a stored folder says of itself."""
+
+    family: str
+    modality: Modality
+    parameters: int
+    stored_bytes: int
+    context_length: int
+
+
+def backend_for(scheme: Scheme) -> Backend:
+    backend: Backend = load_target(catalog().backend_for(scheme.name).target)()
+    return backend
+
+
+def write_base(source: Path, out: Path, scheme: Scheme) -> None:
+    """Store `source` (a float folder) in `out`, tokenizer included."""
+    if scheme.quantized:
+        backend_for(scheme).quantize(source, out, scheme)
+    else:
+        _write_plain(source, out)
+    for name in _SIDE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def describe(folder: Path) -> Facts:
+    """Facts of a stored folder. Raises UsageError for a model that is not a causal LM."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UsageError(
+            f"a {config.model_type} model is not a causal language model",
+            hint="bases are causal language models such as Phi-3, Llama, Mistral, Qwen or Gemma",
+        )
+    import torch
+
+    with torch.device("meta"):
+        shape = AutoModelForCausalLM.from_config(config)
+    return Facts(
+        family=config.model_type,
+        modality="causal-lm",
+        parameters=sum(parameter.numel() for parameter in shape.parameters()),
+        stored_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        context_length=int(getattr(config, "max_position_embeddings", 0) or 0),
+    )
+
+
+def _write_plain(source: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    model.save_pretrained(out)

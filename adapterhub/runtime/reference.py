@@ -1,0 +1,234 @@
+"""The reference engine: transformers and the attached adapters, exactly as they are.
+
+Every architecture, every method, every weight; the truth that faster engines are held to.
+Requests that share slots run together, in batches of similar length, padded on the left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from adapterhub.domain.protocols import (
+    GenerateRequest,
+    Generation,
+    LoadedBase,
+    Score,
+    ScoreRequest,
+)
+from adapterhub.errors import DataError, UsageError
+from adapterhub.models.chat import Chat
+from adapterhub.models.quiet import quiet
+from adapterhub.runtime.attach import Rack
+
+# Tokens in one forward pass; what fits beside a small base on a laptop, and enough to fill a GPU.
+CPU_BATCH_TOKENS = 4096
+CUDA_BATCH_TOKENS = 65536
+
+
+class ReferenceEngine:
+    """`adapterhub.domain.protocols.Engine` over transformers."""
+
+    def __init__(self, rack: Rack, chat: Chat) -> None:
+        self.rack = rack
+        self.base: LoadedBase = rack.base
+        self._chat = chat
+        on_cpu = rack.base.device == "cpu"
+        self._budget = CPU_BATCH_TOKENS if on_cpu else CUDA_BATCH_TOKENS
+
+    def generate(
+        self,
+        requests: Sequence[GenerateRequest],
+        *,
+        on_text: Callable[[str], None] | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[Generation]:
+        if on_text is not None and len(requests) != 1:
+            raise UsageError("only a single request can stream", hint="ask one at a time")
+        prompts = [self._chat.prompt_ids(request.messages) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            self._check_length(len(prompt) + request.max_new_tokens)
+        answers: dict[int, Generation] = {}
+        for batch in self._batches(requests, prompts, generating=True):
+            chosen = [requests[i] for i in batch]
+            made = self._generate_batch(chosen, [prompts[i] for i in batch], on_text)
+            answers.update(zip(batch, made, strict=True))
+            if on_done is not None:
+                on_done(len(batch))
+        return [answers[i] for i in range(len(requests))]
+
+    def score(
+        self, requests: Sequence[ScoreRequest], *, on_done: Callable[[int], None] | None = None
+    ) -> list[Score]:
+        prompts = [self._chat.prompt_ids(request.messages) for request in requests]
+        answers = [self._chat.answer_ids(r.messages, r.answer) for r in requests]
+        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        for row in rows:
+            self._check_length(len(row))
+        scores: dict[int, Score] = {}
+        for batch in self._batches(requests, rows, generating=False):
+            made = self._score_batch(
+                [requests[i] for i in batch], [rows[i] for i in batch], [answers[i] for i in batch]
+            )
+            scores.update(zip(batch, made, strict=True))
+            if on_done is not None:
+                on_done(len(batch))
+        return [scores[i] for i in range(len(requests))]
+
+    # --- one batch ----------------------------------------------------------------------------
+
+    def _generate_batch(
+        self,
+        requests: list[GenerateRequest],
+        prompts: list[list[int]],
+        on_text: Callable[[str], None] | None,
+    ) -> list[Generation]:
+        import torch
+
+        started = time.perf_counter()
+        self.rack.activate(requests[0].slots)
+        inputs = self._pad(prompts)
+        with quiet(), torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(requests[0].seed)
+            output = self.base.model.generate(
+                **inputs,
+                max_new_tokens=requests[0].max_new_tokens,
+                eos_token_id=sorted(self._chat.stop_ids),
+                pad_token_id=self.base.tokenizer.pad_token_id,
+                streamer=_Streamer(self._chat, on_text) if on_text else None,
+                **_sampling(requests[0]),
+            )
+        seconds = time.perf_counter() - started
+        width = inputs["input_ids"].shape[1]
+        return [
+            self._generation(row[width:].tolist(), prompt_tokens=len(prompt), seconds=seconds)
+            for row, prompt in zip(output, prompts, strict=True)
+        ]
+
+    def _generation(self, ids: list[int], *, prompt_tokens: int, seconds: float) -> Generation:
+        end = next((i for i, token in enumerate(ids) if token in self._chat.stop_ids), len(ids))
+        return Generation(
+            text=self._chat.decode(ids[:end]),
+            token_ids=tuple(ids[: end + 1]),
+            prompt_tokens=prompt_tokens,
+            seconds=seconds,
+        )
+
+    def _score_batch(
+        self, requests: list[ScoreRequest], rows: list[list[int]], answers: list[list[int]]
+    ) -> list[Score]:
+        import torch
+
+        self.rack.activate(requests[0].slots)
+        keep = max(map(len, answers)) + 1
+        inputs = self._pad(rows)
+        # Positions count from each row's first token; a plain forward would count the padding.
+        positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            logits = self.base.model(
+                **inputs, position_ids=positions, logits_to_keep=keep, use_cache=False
+            ).logits
+        made = []
+        for request, row, answer in zip(requests, logits, answers, strict=True):
+            # Row t predicts token t + 1, so the last row predicts nothing that was asked for.
+            steps = row[-len(answer) - 1 : -1].float()
+            chosen = torch.log_softmax(steps, dim=-1)[range(len(answer)), answer]
+            made.append(
+                Score(
+                    logprobs=tuple(chosen.tolist()),
+                    token_ids=tuple(answer),
+                    logits=steps.cpu() if request.logits else None,
+                )
+            )
+        return made
+
+    # --- batches ------------------------------------------------------------------------------
+
+    def _batches(
+        self, requests: Sequence[Any], rows: list[list[int]], *, generating: bool
+    ) -> Iterator[list[int]]:
+        """Index lists: requests that may share a forward pass, longest first."""
+
+        def kind(i: int) -> tuple[Any, ...]:
+            request = requests[i]
+            if not generating:
+                return (request.slots,)
+            sampled = request.temperature > 0
+            # A sampled request runs alone, so that its seed alone decides its text.
+            return (request.slots, request.max_new_tokens, i if sampled else -1)
+
+        order = sorted(range(len(rows)), key=lambda i: (kind(i), -len(rows[i])))
+        for _, group in groupby(order, key=kind):
+            indices = list(group)
+            while indices:
+                longest = len(rows[indices[0]])
+                extra = requests[indices[0]].max_new_tokens if generating else 0
+                size = max(1, self._budget // (longest + extra))
+                yield indices[:size]
+                indices = indices[size:]
+
+    def _pad(self, rows: list[list[int]]) -> dict[str, Any]:
+        """input_ids and attention_mask (rows, longest), padded on the left."""
+        import torch
+
+        longest = max(map(len, rows))
+        pad = self.base.tokenizer.pad_token_id
+        ids = [[pad] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return {
+            "input_ids": torch.tensor(ids, device=self.base.device),
+            "attention_mask": torch.tensor(mask, device=self.base.device),
+        }
+
+    def _check_length(self, tokens: int) -> None:
+        limit = self.base.spec.context_length
+        if limit and tokens > limit:
+            raise DataError(
+                f"{tokens} tokens are asked of a base that takes {limit}",
+                hint="shorten the prompt or lower --max-new-tokens",
+            )
+
+
+class _Streamer:
+    """Hands over text as it becomes final: what transformers' `generate` calls a streamer."""
+
+    def __init__(self, chat: Chat, on_text: Callable[[str], None]) -> None:
+        self._chat = chat
+        self._on_text = on_text
+        self._ids: list[int] = []
+        self._shown = ""
+        self._prompt_seen = False
+
+    def put(self, value: Any) -> None:
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        self._ids += [
+            token for token in value.flatten().tolist() if token not in self._chat.stop_ids
+        ]
+        text = self._chat.decode(self._ids)
+        # A character split over tokens decodes to a replacement mark until its last byte is there.
+        if not text.endswith("\ufffd"):
+            self._emit(text)
+
+    def end(self) -> None:
+        self._emit(self._chat.decode(self._ids))
+
+    def _emit(self, text: str) -> None:
+        if len(text) > len(self._shown):
+            self._on_text(text[len(self._shown) :])
+            self._shown = text
+
+
+def _sampling(request: GenerateRequest) -> dict[str, Any]:
+    if request.temperature == 0:
+        # The base's own generation config may ask for sampling; greedy means greedy.
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {
+        "do_sample": True,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": 0,
+    }

@@ -1,0 +1,70 @@
+"""Does an adapter change what its base says, and by how much?
+
+Compares logits with and without it on fixed prompts. A change proves that it is attached and
+active, not that it does anything good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapterhub.domain.evaluation import Message
+from adapterhub.domain.protocols import Engine, ScoreRequest, Slots
+from adapterhub.errors import NoEffectError
+
+PROMPTS: tuple[tuple[str, str], ...] = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Translate to Korean: good morning", "좋은 아침입니다"),
+    ("Write the number 42 as JSON.", '{"number": 42}'),
+    ("def add(a, b):", "    return a + b"),
+)
+# Twice the largest difference that batching and summation order make in float32.
+NOTHING = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effect:
+    """`relative` is |with - without| / |without| over all logits asked for, in L2 norm;
+    `flips` is the share of positions whose likeliest token changed."""
+
+    relative: float
+    flips: float
+    finite: bool
+
+
+def measure_effect(engine: Engine, slots: Slots) -> Effect:
+    """Score every prompt with the slots and without."""
+    import torch
+
+    def logits(chosen: Slots) -> torch.Tensor:
+        requests = [
+            ScoreRequest(
+                messages=(Message(role="user", content=prompt),),
+                answer=answer,
+                slots=chosen,
+                logits=True,
+            )
+            for prompt, answer in PROMPTS
+        ]
+        return torch.cat([score.logits for score in engine.score(requests)])
+
+    without, having = logits(()), logits(slots)
+    return Effect(
+        relative=float((having - without).norm() / without.norm()),
+        flips=float((having.argmax(-1) != without.argmax(-1)).float().mean()),
+        finite=bool(torch.isfinite(having).all()),
+    )
+
+
+def check_effect(effect: Effect, name: str) -> None:
+    """Raises NoEffectError for an adapter that changes nothing or breaks the base."""
+    if not effect.finite:
+        raise NoEffectError(
+            f"with {name} attached, the base gives NaN or infinite logits",
+            hint="its weights are broken; ask its author",
+        )
+    if effect.relative <= NOTHING:
+        raise NoEffectError(
+            f"{name} changes nothing: with and without it the base says the same",
+            hint="it was saved untrained, or for another base; ask its author",
+        )

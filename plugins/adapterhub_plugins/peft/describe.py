@@ -1,0 +1,154 @@
+"""What a stored PEFT LoRA does to each module, as patches.
+
+Reads a config and named tensors only: it knows no base and loads no model, so it refuses whatever
+peft (0.21) would compute from the base's own weights.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from adapterhub.domain.patch import Affine
+from adapterhub.errors import CapabilityError, FormatError, MismatchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFIX = "base_model.model."
+_PARTS = ("lora_A.weight", "lora_B.weight", "lora_B.bias")
+
+# Config keys that, when set, make the effect something else than scaling * B A.
+_VARIANTS = {
+    "use_dora": "DoRA, which rescales the base's own weights",
+    "use_qalora": "QA-LoRA",
+    "use_bdlora": "BD-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "Arrow routing",
+    "alora_invocation_tokens": "activated LoRA",
+    "layer_replication": "replicated layers",
+    "target_parameters": "LoRA on bare parameters",
+    "modules_to_save": "fully trained modules",
+    "trainable_token_indices": "trained token embeddings",
+}
+# These subtract something from the base's weights first, so B A alone is not the difference.
+_BASE_CHANGING_STARTS = ("pissa", "corda", "olora", "loftq", "lora_ga")
+
+
+def lora_patches(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Affine]]:
+    """(module name, patch) in the order of the names; each tensor is read when its turn comes.
+
+    Raises CapabilityError for a variant that is not a sum of low-rank deltas, FormatError for a
+    tensor that is no part of a LoRA, MismatchError when a shape contradicts the config.
+    """
+    _refuse_variants(config)
+    for module, parts in sorted(_group(state).items()):
+        yield module, _patch(module, parts, config, state)
+
+
+def rank_of(module: str, config: Mapping[str, Any]) -> int:
+    """The rank peft gives this module."""
+    return int(_by_pattern(module, config.get("rank_pattern"), config.get("r", 8)))
+
+
+def scaling_of(module: str, config: Mapping[str, Any]) -> float:
+    """alpha/r, or alpha/sqrt(r) for rank-stabilised LoRA (arXiv 2312.03732)."""
+    rank = rank_of(module, config)
+    alpha = float(_by_pattern(module, config.get("alpha_pattern"), config.get("lora_alpha", 8)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(module: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
+    """The value of the first key that is a regular expression for the name or its dotted end."""
+    for key, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def _refuse_variants(config: Mapping[str, Any]) -> None:
+    found = next((what for key, what in _VARIANTS.items() if config.get(key)), None)
+    if found:
+        raise CapabilityError(
+            f"this adapter uses {found}: its effect is not a low-rank delta",
+            hint="run it by itself; it cannot be stacked or merged",
+        )
+    refuse_base_changing_start(config)
+
+
+def refuse_base_changing_start(config: Mapping[str, Any]) -> None:
+    """Raises CapabilityError for PiSSA and its kin: peft would edit the base when attaching."""
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_BASE_CHANGING_STARTS):
+        raise CapabilityError(
+            f"this adapter starts from {start!r}, which changes the base's own weights",
+            hint="convert it with peft: "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )
+
+
+def _group(state: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """Module name -> part -> tensor name, from the names alone."""
+    modules: dict[str, dict[str, str]] = {}
+    for name in state:
+        part = next((part for part in _PARTS if name.endswith(f".{part}")), None)
+        if part is None or not name.startswith(PREFIX):
+            raise _stranger(name)
+        modules.setdefault(name[len(PREFIX) : -len(part) - 1], {})[part] = name
+    return modules
+
+
+def _stranger(name: str) -> FormatError | CapabilityError:
+    if "lora_magnitude_vector" in name:
+        what = "a DoRA magnitude, which rescales the base's own weights"
+    elif ".lora_embedding_" in name:
+        what = "a LoRA on an embedding"
+    elif name.endswith(".bias"):
+        what = "a trained bias of the base"
+    elif ".lora_" not in name:
+        what = "a fully trained weight"
+    else:
+        return FormatError(
+            f"the tensor {name!r} is no part of a LoRA",
+            hint=f"peft stores {PREFIX}<module>.lora_A.weight and .lora_B.weight; save it again",
+        )
+    return CapabilityError(
+        f"{name!r} is {what}: its effect is not a low-rank delta",
+        hint="run the adapter by itself; it cannot be stacked or merged",
+    )
+
+
+def _patch(
+    module: str, parts: Mapping[str, str], config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> Affine:
+    missing = [part for part in _PARTS[:2] if part not in parts]
+    if missing:
+        raise FormatError(
+            f"{module} has no {missing[0]}", hint="the file is incomplete; save or pull it again"
+        )
+    A, B = (state[parts[part]] for part in _PARTS[:2])
+    _check_shapes(module, A, B, rank=rank_of(module, config))
+    scaling = scaling_of(module, config)
+    # peft scales the bias of B together with B.
+    bias = scaling * state[parts["lora_B.bias"]] if "lora_B.bias" in parts else None
+    return Affine(A=A, B=B, scaling=scaling, bias=bias)
+
+
+def _check_shapes(module: str, A: Tensor, B: Tensor, *, rank: int) -> None:
+    if A.ndim != 2 or B.ndim != 2:
+        # A grouped convolution stores the same shapes as a plain one and means something else.
+        raise CapabilityError(
+            f"{module} is a convolution, and only linear layers can be described",
+            hint="run the adapter by itself; it cannot be stacked or merged",
+        )
+    if A.shape[0] != rank or B.shape[1] != rank:
+        raise MismatchError(
+            f"{module} should have rank {rank}, but lora_A is {tuple(A.shape)} "
+            f"and lora_B {tuple(B.shape)}",
+            hint="adapter_config.json and the weights do not belong together; pull them again",
+        )

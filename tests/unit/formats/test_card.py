@@ -1,0 +1,87 @@
+"""Promises of an adapter's card."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, Result
+from adapterhub.domain.quantization import scheme_by_name
+from adapterhub.errors import FormatError
+from adapterhub.formats.card import read_front_matter, render_card
+
+MANIFEST = Manifest(
+    method="lora",
+    config_version=1,
+    base=BaseRecord(id="acme/tiny", revision="a" * 40, scheme=scheme_by_name("nf4")),
+    trainer="sft",
+    recipe={"steps": 10, "note": "a | b\n# c"},
+    parents=(Parent(ref="user/one", weight=0.5, sha256="b" * 64),),
+    results=(
+        Result(
+            task="dates", metric="exact_match", score=0.9, base_score=0.1, n=50, task_digest="d"
+        ),
+    ),
+)
+
+
+def test_the_front_matter_is_what_the_hugging_face_hub_reads() -> None:
+    front = read_front_matter(render_card(MANIFEST, name="user/one"))
+    assert front["library_name"] == "peft"
+    assert front["base_model"] == "acme/tiny"
+    assert front["base_model_relation"] == "adapter"
+    assert front["tags"] == ["adapterhub", "lora", "sft"]
+    assert front["pipeline_tag"] == "text-generation"
+    [result] = front["model-index"][0]["results"]
+    assert result["task"] == {"type": "text-generation"}
+    assert result["dataset"]["name"] == "dates"
+    assert result["metrics"] == [{"type": "exact_match", "value": 0.9, "name": "exact_match"}]
+
+
+def test_the_page_says_how_to_use_it_and_what_it_was_made_from() -> None:
+    card = render_card(MANIFEST, name="user/one")
+    for text in (
+        "adapterhub pull user/one",
+        "adapterhub run user/one",
+        "PeftModel.from_pretrained",
+        "| dates | exact_match | 0.9 | 0.1 | 50 |",
+        "| user/one | 0.5 | bbbbbbbbbbbb |",
+        r"a \| b # c",
+    ):
+        assert text in card
+
+
+def test_no_card_promises_safety() -> None:
+    assert "safe" not in render_card(MANIFEST, name="user/one").lower()
+
+
+def test_a_base_off_the_hub_is_named_for_people_only() -> None:
+    local = dataclasses.replace(MANIFEST, base=BaseRecord(id="/home/me/base"))
+    card = render_card(local, name="user/one")
+    assert "base_model" not in read_front_matter(card)
+    assert "/home/me/base" in card
+
+
+def test_a_text_without_front_matter_has_none() -> None:
+    assert read_front_matter("# Hello\n---\nno") == {}
+    assert read_front_matter("---\n---\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("---\na: &x [1]\nb: *x\n---\n", "alias"),
+        ("---\na: !!python/object/apply:os.system [id]\n---\n", "not YAML"),
+        ("---\na: [\n---\n", "not YAML"),
+        ("---\na: 2024-99-99\n---\n", "not YAML"),
+        ("---\n- a\n---\n", "list of fields"),
+        ("---\na: " + "[" * 1000 + "\n---\n", "too deep"),
+        ("---\na: " + "x" * 300_000 + "\n---\n", "too long"),
+        ("x" * 1_000_001, "limit"),
+    ],
+)
+def test_hostile_front_matter_is_refused(text: str, fact: str) -> None:
+    with pytest.raises(FormatError, match=fact) as caught:
+        read_front_matter(text)
+    assert caught.value.hint

@@ -1,0 +1,97 @@
+"""Which names and lists of files are let in."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapterhub.domain.protocols import FileEntry
+from adapterhub.errors import FormatError
+from adapterhub.hub.paths import MAX_FILE_BYTES, check_paths, is_wanted, unsafe, wanted
+
+HOSTILE = (
+    "",
+    "/etc/passwd",
+    "../up.json",
+    "a/../b.json",
+    "a//b.json",
+    "./a.json",
+    "a\\b.json",
+    "C:a.json",
+    "nul\0.json",
+    "line\nbreak.json",
+    "con.json",
+    "a/LPT1",
+    "COM¹.txt",
+    "trailing.",
+    "trailing ",
+    "dir /a.json",
+    ".git/config",
+    "a/.GIT/hooks",
+    "git~1/x",
+    "what?.json",
+    "star*.json",
+    "\u202egnp.json",
+    "half\ud800.json",
+    "x" * 300,
+)
+COLLIDING = (
+    ("README.md", "readme.md"),
+    ("caf\u00e9.md", "cafe\u0301.md"),
+    ("stra\u00dfe.md", "strasse.md"),
+    ("a", "a/b.json"),
+    ("a/b.json", "A"),
+    ("A/x.json", "a/y.json"),
+)
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_a_hostile_name_is_unsafe(path: str) -> None:
+    assert unsafe(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["adapter_config.json", "a/b/c.txt", ".gitattributes", "한국어.md", "with space.md"]
+)
+def test_an_ordinary_name_is_safe(path: str) -> None:
+    assert unsafe(path) is None
+
+
+@pytest.mark.parametrize("paths", COLLIDING)
+def test_names_that_collide_somewhere_are_refused(paths: tuple[str, str]) -> None:
+    with pytest.raises(FormatError, match="some systems"):
+        check_paths(paths, name="user/x")
+
+
+def test_files_may_share_a_folder() -> None:
+    check_paths(["a/x.json", "a/y.json", "a/b/z.json"], name="user/x")
+
+
+def test_too_many_files_are_refused() -> None:
+    with pytest.raises(FormatError, match="more than 1000"):
+        check_paths((f"{index}.json" for index in range(1001)), name="user/x")
+
+
+@pytest.mark.parametrize("size", [MAX_FILE_BYTES + 1, -1])
+def test_a_file_of_absurd_size_is_refused(size: int) -> None:
+    with pytest.raises(FormatError, match="bytes"):
+        wanted([FileEntry(path="a.safetensors", size=size, sha256="0" * 64)], name="user/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("adapter_model.safetensors", True),
+        ("chat_template.jinja", True),
+        ("tokenizer.model", True),
+        ("LICENSE", True),
+        ("adapter_model.bin", False),
+        ("training_args.bin", False),
+        ("plot.png", False),
+        (".gitattributes", False),
+        (".cache/x.json", False),
+        ("checkpoint-500/adapter_model.safetensors", False),
+        ("setup.py", False),
+    ],
+)
+def test_only_files_of_an_adapter_are_wanted(path: str, expected: bool) -> None:
+    assert is_wanted(path) is expected
