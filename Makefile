@@ -29,7 +29,8 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/adapterhub bench
+	$(BIN)/python -m tests.bench.startup
+	$(BIN)/python -m tests.bench.stacking
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,93 +7,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_memory import Fault, Hub, Repo, Request, git_blob, sibling, tags
+
+__all__ = ["Fault", "Hub", "running_hub"]
+
 STEP = 64 << 10
-
-
-@dataclass(kw_only=True)
-class Fault:
-    """What goes wrong with requests whose path contains `path`, the next `times` times.
-
-    kind: wrong_byte, short, html, ignore_range, drop (after `value` bytes), status (`value`),
-    redirect (to `where` + the path), slow (`value` milliseconds per 64 KiB)
-    """
-
-    kind: str
-    path: str = ""
-    value: int = 0
-    where: str = ""
-    times: int = 1_000_000
-    methods: tuple[str, ...] = ("GET",)
-
-
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    headers: Mapping[str, str]
-
-
-@dataclass
-class Repo:
-    uuid: str
-    commits: list[tuple[str, dict[str, bytes]]]
-    private: bool = False
-    gated: bool = False
-
-    @property
-    def head(self) -> str:
-        return self.commits[-1][0]
-
-    def files(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        if revision == "main":
-            return self.commits[-1]
-        return next((c for c in self.commits if c[0].startswith(revision)), None)
-
-
-@dataclass
-class Hub:
-    """The server's memory. `token` is the one that may write and see private repositories."""
-
-    token: str = "hf_testtoken1234"
-    repos: dict[str, Repo] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    guard: threading.Lock = field(default_factory=threading.Lock)
-    url: str = ""
-
-    def put(self, repo_id: str, files: dict[str, bytes], *, private: bool = False) -> str:
-        """Commit exactly these files, creating the repository if need be; returns the commit."""
-        with self.guard:
-            repo = self.repos.get(repo_id)
-            if repo is None:
-                uuid = hashlib.sha256(f"{repo_id}{time.time_ns()}".encode()).hexdigest()[:24]
-                repo = self.repos[repo_id] = Repo(uuid, [], private=private)
-            seed = f"{repo.uuid}{len(repo.commits)}{sorted(files)}".encode()
-            commit = hashlib.sha1(seed + b"".join(files.values())).hexdigest()
-            repo.commits.append((commit, dict(files)))
-            return commit
-
-    def downloads(self, path: str = "/resolve/") -> list[Request]:
-        return [r for r in self.requests if r.method == "GET" and path in r.path]
-
-    def fault(self, request: Request) -> Fault | None:
-        with self.guard:
-            for fault in self.faults:
-                matched = fault.path in request.path and request.method in fault.methods
-                if matched and fault.times > 0:
-                    fault.times -= 1
-                    return fault
-        return None
 
 
 @contextlib.contextmanager
@@ -114,10 +40,6 @@ def running_hub() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def git_blob(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -216,12 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         found = []
         for repo_id, repo in sorted(self.memory.repos.items()):
-            tags = _tags(repo.commits[-1][1])
+            labels = tags(repo.commits[-1][1])
             wanted = query.get("filter", [])
             author = query.get("author", [repo_id.split("/")[0]])[0]
-            fits = query.get("search", [""])[0] in repo_id and all(tag in tags for tag in wanted)
+            fits = query.get("search", [""])[0] in repo_id and all(tag in labels for tag in wanted)
             if fits and repo_id.startswith(f"{author}/") and (not repo.private or self._allowed()):
-                found.append({"id": repo_id, "sha": repo.head, "tags": tags})
+                found.append({"id": repo_id, "sha": repo.head, "tags": labels})
         self._json(found[: int(query.get("limit", ["100"])[0])])
 
     def _repo(self, repo_id: str, rest: list[str]) -> None:
@@ -251,10 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": repo_id,
                 "sha": commit,
                 "private": repo.private,
-                "tags": _tags(files),
+                "tags": tags(files),
                 "createdAt": "2026-01-01T00:00:00.000Z",
                 "lastModified": "2026-01-02T00:00:00.000Z",
-                "siblings": [_sibling(path, data) for path, data in sorted(files.items())],
+                "siblings": [sibling(path, data) for path, data in sorted(files.items())],
             }
         )
 
@@ -337,19 +259,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[start : start + STEP])
             if fault is not None and fault.kind == "slow":
                 time.sleep(fault.value / 1000)
-
-
-def _sibling(path: str, data: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": git_blob(data)}
-    if path.endswith((".safetensors", ".bin")):
-        sha256 = hashlib.sha256(data).hexdigest()
-        entry["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 130}
-    return entry
-
-
-def _tags(files: Mapping[str, bytes]) -> list[str]:
-    if "adapter_config.json" not in files:
-        return []
-    config = json.loads(files["adapter_config.json"])
-    base = config.get("base_model_name_or_path", "")
-    return ["peft", config.get("peft_type", "").lower(), f"base_model:adapter:{base}"]

@@ -71,7 +71,7 @@ def ensure(
     lock_name = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
     with lock(cache_dir() / "locks" / f"{lock_name}.lock", what=ref.id, note=note):
         existing = read(folder)
-        problem = None if existing is None else _stale(existing, snapshot, files)
+        problem = None if existing is None else _stale(existing, folder, snapshot, files)
         if existing is not None and problem is None:
             return Held(cached=as_cached(existing, folder), downloaded_bytes=0, from_cache=True)
         fetched = [
@@ -144,13 +144,15 @@ def sweep(*, older_than: float = _DAY) -> None:
         sweep_folder(folder, older_than=older_than)
 
 
-def _stale(record: Record, snapshot: Snapshot, files: Sequence[FileEntry]) -> str | None:
+def _stale(
+    record: Record, folder: Path, snapshot: Snapshot, files: Sequence[FileEntry]
+) -> str | None:
     """Why a folder cannot be used as it is."""
     if record.repo_uuid != snapshot.repo_uuid:
         return "it belongs to a repository of the same name that was removed since"
     if [entry.path for entry in record.entries] != [entry.path for entry in files]:
         return "it holds other files than the commit"
-    return damage(as_cached(record, Path(folder_for(record.uri, snapshot.ref, record.commit))))
+    return damage(as_cached(record, folder))
 
 
 def _materialise(entries: Sequence[FileEntry], objects: Sequence[Path]) -> Path:
@@ -176,7 +178,7 @@ def _retire(folder: Path, problem: str | None, ref: Ref, note: Note | None) -> N
         os.rename(folder, target)
         os.utime(target)
     if problem is not None and note is not None:
-        note(f"{ref.id} on this machine was damaged ({problem}); made anew, old copy in {target}")
+        note(f"{ref.id} was made anew, because {problem}; the old copy is in {target}")
 
 
 def _put(made: Path, folder: Path, record: Record) -> None:

@@ -6,7 +6,7 @@ Without a remote in the ref, `local` is asked first and the default hub second.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from adapterhub.domain.protocols import Snapshot, Store
@@ -80,20 +80,27 @@ def _no_answer(
     return UnreachableError(f"{without} has no {what}, and {error.message}", hint=error.hint)
 
 
-def _not_found(ref: Ref, asked: Iterable[Remote]) -> NotFoundError:
+def _not_found(ref: Ref, asked: Sequence[Remote]) -> NotFoundError:
     where = " or ".join(f"{remote.name} ({remote.uri})" for remote in asked)
     close = difflib.get_close_matches(ref.id, _names(ref, asked), n=1, cutoff=0.7)
+    login = next((f"adapterhub remote login {r.name}" for r in asked if _is_hub(r)), None)
     hint = f"did you mean {close[0]}?" if close else f"adapterhub search {ref.name}"
+    if login and not close:
+        hint += f"; if it is private: {login}"
     return NotFoundError(f"no adapter is called {ref.id} on {where}", hint=hint)
 
 
-def _names(ref: Ref, asked: Iterable[Remote]) -> list[str]:
+def _names(ref: Ref, asked: Sequence[Remote]) -> list[str]:
     found: list[str] = []
     for remote in asked:
         # A hub lists millions: there only the namespace is looked through.
-        namespace = None if remote.uri.startswith("file:") else ref.namespace
+        namespace = ref.namespace if _is_hub(remote) else None
         try:
             found += open_remote(remote).names(namespace)
         except RemoteError:
             continue
     return found
+
+
+def _is_hub(remote: Remote) -> bool:
+    return not remote.uri.startswith("file:")

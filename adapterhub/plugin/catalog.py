@@ -90,8 +90,15 @@ class Catalog:
         return owners[0]
 
     def open_store(self, uri: str) -> Store:
-        """The store that speaks this URI. Raises UsageError when no plugin does."""
-        store: Store | None = self.host.manager.hook.adapterhub_open_store(uri=uri)
+        """The store that speaks this URI. Raises UsageError when no plugin does, PluginError when
+        one failed that might have."""
+        store: Store | None
+        store, problems = self.host.open_store(uri)
+        if store is None and problems:
+            raise PluginError(
+                f"no plugin opened {uri!r}, and one failed: {problems[0]}",
+                hint=f"upgrade or uninstall it, or switch it off with {DISABLE_VARIABLE}",
+            )
         if store is None:
             raise UsageError(
                 f"no plugin can open {uri!r}",
@@ -99,16 +106,33 @@ class Catalog:
             )
         return store
 
+    def refused(self, origin: Origin) -> tuple[str, ...]:
+        """What a plugin declares in vain, because another one claims the same name."""
+        shelves: tuple[Shelf[Any], ...] = (
+            self.methods, self.trainers, self.backends, self.strategies, self.tasks,
+        )  # fmt: skip
+        found = []
+        for shelf in shelves:
+            for name, owners in shelf.taken.items():
+                if origin in owners:
+                    others = [str(owner) for owner in owners if owner != origin]
+                    found.append(
+                        f"the {shelf.kind} {name!r} is claimed by {' and '.join(others)} too"
+                        if others
+                        else f"the {shelf.kind} {name!r} is declared twice"
+                    )
+        return tuple(found)
+
 
 def build(host: Host) -> Catalog:
-    """Sort every record onto its shelf. A record of the wrong type raises PluginError."""
+    """Sort every record onto its shelf."""
     return Catalog(
         host=host,
-        methods=_shelf("method", "adapterhub_methods", Method, host.admissions),
-        trainers=_shelf("trainer", "adapterhub_trainers", Trainer, host.admissions),
-        backends=_shelf("backend", "adapterhub_backends", QuantBackend, host.admissions),
-        strategies=_shelf("strategy", "adapterhub_strategies", Strategy, host.admissions),
-        tasks=_shelf("task", "adapterhub_tasks", Task, host.admissions),
+        methods=_shelf("method", "adapterhub_methods", host.admissions),
+        trainers=_shelf("trainer", "adapterhub_trainers", host.admissions),
+        backends=_shelf("backend", "adapterhub_backends", host.admissions),
+        strategies=_shelf("strategy", "adapterhub_strategies", host.admissions),
+        tasks=_shelf("task", "adapterhub_tasks", host.admissions),
     )
 
 
@@ -133,15 +157,10 @@ def load_target(target: str) -> Any:
         ) from error
 
 
-def _shelf(kind: str, hook: str, of: type[R], admissions: Iterable[Admission]) -> Shelf[R]:
-    claims: dict[str, list[Entry[R]]] = {}
+def _shelf(kind: str, hook: str, admissions: Iterable[Admission]) -> Shelf[Any]:
+    claims: dict[str, list[Entry[Any]]] = {}
     for admission in admissions:
         for record in admission.records.get(hook, ()):
-            if not isinstance(record, of):
-                raise PluginError(
-                    f"{admission.origin} declares {record!r}, which is not a {of.__name__}",
-                    hint=f"set {DISABLE_VARIABLE}={admission.origin.plugin}",
-                )
             claims.setdefault(record.name, []).append(Entry(record, admission.origin))
     return Shelf(
         kind=kind,

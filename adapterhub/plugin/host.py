@@ -1,14 +1,16 @@
 """Find plugins by entry point and admit each inside a fence.
 
-A plugin that cannot be imported, speaks another API version or raises while declaring is kept as
-data with its cause, so that `adapterhub plugins` can show it and no other command notices.
-Never imports a plugin by name.
+A plugin that cannot be imported, speaks another API version, raises while declaring or declares
+something else than it should is kept as data with its cause, so that `adapterhub plugins` can show
+it and no other command notices. Never imports a plugin by name.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,16 +18,21 @@ from typing import Any
 
 import pluggy
 
+from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.plugin import hookspecs
 from adapterhub.plugin.markers import ADAPTERHUB_API, PROJECT
 
 GROUP = "adapterhub"
 DISABLE_VARIABLE = "ADAPTERHUB_DISABLE_PLUGINS"
-RECORD_HOOKS = tuple(
-    name
-    for name in vars(hookspecs)
-    if name.startswith("adapterhub_") and name != "adapterhub_open_store"
-)
+RECORD_HOOKS: Mapping[str, type] = {
+    "adapterhub_methods": Method,
+    "adapterhub_trainers": Trainer,
+    "adapterhub_backends": QuantBackend,
+    "adapterhub_strategies": Strategy,
+    "adapterhub_tasks": Task,
+}
+STORE_HOOK = "adapterhub_open_store"
+HOOKS = (*RECORD_HOOKS, STORE_HOOK)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +65,30 @@ class Host:
     admissions: tuple[Admission, ...]
     manager: pluggy.PluginManager
 
+    def open_store(self, uri: str) -> tuple[Any, tuple[str, ...]]:
+        """(the first store a plugin answers with, what was wrong with those that raised)."""
+        plugins = list(self.manager.get_plugins())
+        problems: list[str] = []
+        for admission in reversed(self.admissions):
+            plugin = self.manager.get_plugin(str(admission.origin))
+            if plugin is None:
+                continue
+            others = [other for other in plugins if other is not plugin]
+            # The fence again: this one question is asked after a plugin was admitted.
+            try:
+                store = self.manager.subset_hook_caller(STORE_HOOK, others)(uri=uri)
+            except (Exception, SystemExit) as error:
+                problems.append(f"{admission.origin}: {_cause(error, admission.origin)}")
+            else:
+                if store is not None:
+                    return store, tuple(problems)
+        return None, tuple(problems)
+
 
 def discover(points: Iterable[EntryPoint] | None = None) -> Host:
     """Look at every entry point of the group, in name order."""
     found = entry_points(group=GROUP) if points is None else points
-    blocked = {name for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name}
+    blocked = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")}
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     admissions = [
@@ -75,41 +101,91 @@ def _admit(point: EntryPoint, manager: pluggy.PluginManager, *, blocked: set[str
     origin = _origin(point)
     if point.name in blocked or "all" in blocked:
         return Admission(origin=origin, records={}, disabled=True)
+    # Not by the entry point's name alone: two distributions may choose the same one.
+    key = str(origin)
     # The one fence: whatever a stranger's module raises, Ctrl-C excepted, becomes its status line.
     try:
         module = point.load()
         version = getattr(module, "ADAPTERHUB_API", ADAPTERHUB_API)
         if version != ADAPTERHUB_API:
             return _broken(origin, f"speaks plugin API {version}, this is {ADAPTERHUB_API}")
-        manager.register(module, name=origin.plugin)
-        manager.check_pending()
+        slip = _slip(module, manager)
+        if slip is not None:
+            return _broken(origin, slip)
+        manager.register(module, name=key)
         records = {hook: _declared(module, hook) for hook in RECORD_HOOKS}
+        wrong = _wrong_record(records)
     except (Exception, SystemExit) as error:
-        if manager.has_plugin(origin.plugin):
-            manager.unregister(name=origin.plugin)
-        return _broken(origin, _cause(error))
+        records, wrong = {}, _cause(error, origin)
+    if wrong is not None:
+        if manager.has_plugin(key):
+            manager.unregister(name=key)
+        return _broken(origin, wrong)
     return Admission(origin=origin, records=records)
+
+
+def _slip(module: Any, manager: pluggy.PluginManager) -> str | None:
+    """A hook that would never be called: a name nobody knows, or no marker above it."""
+    for name in dir(module):
+        value = getattr(module, name)
+        if not (name.startswith("adapterhub_") and inspect.isroutine(value)):
+            continue
+        marked = manager.parse_hookimpl_opts(module, name) is not None
+        ours = getattr(value, "__module__", None) == getattr(module, "__name__", "")
+        if name not in HOOKS and (marked or ours):
+            close = difflib.get_close_matches(name, HOOKS, n=1)
+            return f"no hook is called {name}" + (f"; did you mean {close[0]}?" if close else "")
+        if name in HOOKS and not marked:
+            return f"{name} is not marked with @hookimpl"
+    return None
 
 
 def _declared(module: Any, hook: str) -> tuple[Any, ...]:
     implementation: Callable[[], Iterable[Any]] | None = getattr(module, hook, None)
-    return () if implementation is None else tuple(implementation())
+    if implementation is None:
+        return ()
+    found = implementation()
+    return tuple(found) if isinstance(found, (list, tuple)) else (found,)
+
+
+def _wrong_record(records: Mapping[str, tuple[Any, ...]]) -> str | None:
+    for hook, found in records.items():
+        of = RECORD_HOOKS[hook]
+        for record in found:
+            if not isinstance(record, of):
+                kind = type(record).__name__
+                return f"{hook} declares a {kind}, where a list of {of.__name__} records belongs"
+            name = record.name  # type: ignore[attr-defined]
+            if not (isinstance(name, str) and name.strip() and name.isprintable()):
+                return f"{hook} declares a {of.__name__} whose name is {name!r}"
+    return None
 
 
 def _broken(origin: Origin, problem: str) -> Admission:
     return Admission(origin=origin, records={}, problem=problem)
 
 
-def _cause(error: BaseException) -> str:
-    """`ImportError: no module named 'foo' (houlsby.py:3)`: the innermost frame is the plugin's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+def _cause(error: BaseException, origin: Origin) -> str:
+    """`ImportError: no module named 'foo' (houlsby.py:3)`, where the plugin stood when it fell."""
     where = ""
-    if trace is not None:
-        where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
-    text = str(error).splitlines()[0] if str(error) else "no message"
+    trace = error.__traceback__
+    package = origin.module.partition(".")[0]
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == package:
+            where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    # pluggy says what is wrong in its last line, everybody else in the first.
+    line = -1 if isinstance(error, pluggy.PluginValidationError) else 0
+    text = (_text(error).strip() or "no message").splitlines()[line]
     return f"{type(error).__name__}: {text}{where}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a stranger's __str__
+        return ""
 
 
 def _origin(point: EntryPoint) -> Origin:

@@ -40,11 +40,14 @@ def write_tiny(
     family: str, folder: Path, *, seed: int = 0, layers: int = 2, template: str | None = TEMPLATE
 ) -> Path:
     """Write a base in float32 with a byte-level tokenizer. Raises UsageError for other families."""
-    write_tokenizer(folder, template=template)
+    from adapterhub.models.quiet import quiet
+
     model = tiny_model(family, seed=seed, layers=layers)
+    write_tokenizer(folder, template=template)
     model.generation_config.eos_token_id = [EOS, END]
     model.generation_config.pad_token_id = PAD
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     return folder
 
 

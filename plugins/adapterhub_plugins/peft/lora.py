@@ -6,6 +6,7 @@ several adapters answer together without peft's own combination arithmetic.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,13 +37,12 @@ class Lora:
         seed: int = 0,
     ) -> AttachedLora:
         import torch
-        from peft import inject_adapter_in_model
 
         if slot in getattr(base.model, "peft_config", {}):
             raise UsageError(f"the slot {slot!r} is taken", hint="detach it first")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            inject_adapter_in_model(to_peft(config), base.model, adapter_name=slot)
+            _inject(base.model, slot, to_peft(config))
         attached = AttachedLora(base.model, slot)
         try:
             if state is not None:
@@ -136,6 +136,17 @@ class AttachedLora:
         del self._model.peft_config[self.slot]
         if not self._model.peft_config:
             del self._model.peft_config
+
+
+def _inject(model: Any, slot: str, config: Any) -> None:
+    from peft import inject_adapter_in_model
+
+    with warnings.catch_warnings():
+        # Several slots on one base are what slots are for.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        # GPT-2's layers are transposed until they are quantized; peft looks and corrects itself.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        inject_adapter_in_model(config, model, adapter_name=slot)
 
 
 def _lora_layers(model: Any, slot: str) -> Iterator[tuple[str, Any]]:
