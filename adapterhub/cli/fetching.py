@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from adapterhub.runtime.subjects import Fetch
 
 
+_WORTH_A_BAR = 1 << 20
+
+
 @contextmanager
 def transfer_bar(out: Output) -> Iterator[Progress]:
-    """A progress callback (path, done, total) that draws one bar a file."""
+    """A progress callback (path, done, total) that draws one bar for each file of some size."""
     with out.progress(unit="bytes") as bar:
         lines: dict[str, TaskID] = {}
 
         def on_progress(path: str, done: int, total: int) -> None:
+            if total < _WORTH_A_BAR:
+                return
             if path not in lines:
                 lines[path] = bar.add_task(path, total=total)
             bar.update(lines[path], completed=done)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -38,8 +40,33 @@ COMMANDS = {
 }
 
 
+@contextmanager
+def _closed_pipe() -> Iterator[None]:
+    """A reader that went away ends the program with 141; click and rich would make it 1."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        # Without this the interpreter complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(141) from stop
+
+
+class _Edge(LazyGroup):
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
+        with _closed_pipe():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _closed_pipe():
+            return super().invoke(ctx)
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Edge,
     table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -63,10 +90,6 @@ def _outcome() -> int:
         result = cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except BrokenPipeError:
-        # The reader went away; without this the interpreter complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except (_Terminated, KeyboardInterrupt, Exception) as error:
         return _explain(error)
     return result if isinstance(result, int) else 0
@@ -76,11 +99,16 @@ def _explain(error: BaseException) -> int:
     """Say what happened in two lines; return the exit code."""
     if isinstance(error, AdapterhubError):
         return _report(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     if isinstance(error, click.ClickException):
         return _report(error.format_message().rstrip("."), _usage_hint(error), error.exit_code)
     if isinstance(error, _Terminated):
         return _report("stopped by SIGTERM; what was finished is kept", None, 143)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        if error.__cause__ is None:  # the cursor is still behind a question
+            click.echo(err=True)
         return _report("interrupted; what was finished is kept", None, 130)
     return _unexpected(error)
 

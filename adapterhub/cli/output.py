@@ -5,18 +5,23 @@ Rich is imported at first use, so that help and errors do not pay for it.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapterhub.errors import AdapterhubError, UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+_NO_WIDTH = 100_000
 
 
 class Output:
@@ -70,7 +75,17 @@ class Output:
             table.add_column(name, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        self.console.print(table)
+        if self.console.is_terminal:
+            self.console.print(table)
+            return
+        from rich.console import Console
+
+        # A pipe has no width to fold a name at, and whoever reads it wants no padding.
+        endless = Console(file=io.StringIO(), width=_NO_WIDTH, highlight=False)
+        with endless.capture() as captured:
+            endless.print(table)
+        for line in captured.get().splitlines():
+            click.echo(line.rstrip())
 
     @contextmanager
     def progress(self, *, unit: str) -> Iterator[Progress]:
@@ -83,31 +98,44 @@ class Output:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column
+
+        def whole() -> Column:
+            return Column(no_wrap=True)
 
         counts = (
-            [DownloadColumn(), TransferSpeedColumn()]
+            [DownloadColumn(table_column=whole()), TransferSpeedColumn(table_column=whole())]
             if unit == "bytes"
             else [
-                TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit, table_column=whole()),
+                TextColumn("{task.fields[note]}", table_column=whole()),
             ]
         )
         with Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(),
+            TextColumn("  {task.description}", table_column=whole()),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
             *counts,
             TimeRemainingColumn(compact=True),
             console=self.talk,
             disable=not sys.stderr.isatty(),
             transient=False,
+            expand=True,
         ) as bar:
             yield bar
 
 
-def confirm(question: str, *, yes: bool, ask: Callable[[str], bool] = click.confirm) -> None:
-    """Ask before something is lost. Raises click.Abort on no."""
-    if not yes and not ask(question):
-        raise click.Abort
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is lost. Raises UsageError where nobody is there to answer, and
+    AdapterhubError on no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "this asks before it removes anything, and nobody is there to answer",
+            hint="look with --dry-run, then add -y",
+        )
+    if not click.confirm(question, err=True):
+        raise AdapterhubError("nothing was removed", hint="-y removes without asking")
 
 
 def megabytes(count: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.errors import UsageError
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,6 +55,23 @@ class Recipe:
             raise UsageError(
                 f"no schedule is called {self.schedule!r}", hint=f"use {', '.join(SCHEDULES)}"
             )
+        # A file can say nan and inf, which compare as false.
+        if not 0 <= self.warmup <= 1:
+            raise UsageError(
+                f"a warm-up of {self.warmup:g} is no share of the steps", hint="use 0 to 1"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(
+                f"a weight decay of {self.weight_decay:g} makes no sense", hint="use 0 to 0.1"
+            )
+        if not 0 < self.clip < math.inf:
+            raise UsageError(
+                f"clipping gradients at {self.clip:g} makes no sense", hint="1.0 is usual"
+            )
+        if self.max_length < 2:
+            raise UsageError(
+                f"a row of {self.max_length} tokens has no answer", hint="2048 is usual"
+            )
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:

@@ -6,7 +6,7 @@ Without a remote in the ref, `local` is asked first and the default hub second.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapterhub.domain.protocols import Snapshot, Store
@@ -68,7 +68,7 @@ def locate(ref: Ref) -> Located:
 
 def _no_answer(
     ref: Ref,
-    asked: Iterable[Remote],
+    asked: Sequence[Remote],
     error: UnreachableError,
     unknown_revision: UnknownRevisionError | None,
 ) -> RemoteError:
@@ -77,17 +77,26 @@ def _no_answer(
     if not without:
         return error
     what = f"this revision of {ref.id}" if unknown_revision else ref.id
-    return UnreachableError(f"{without} has no {what}, and {error.message}", hint=error.hint)
+    close = _close(ref, asked) if not unknown_revision else None
+    return UnreachableError(
+        f"{without} has no {what}, and {error.message}",
+        hint=f"did you mean {close}?" if close else error.hint,
+    )
 
 
 def _not_found(ref: Ref, asked: Sequence[Remote]) -> NotFoundError:
     where = " or ".join(f"{remote.name} ({remote.uri})" for remote in asked)
-    close = difflib.get_close_matches(ref.id, _names(ref, asked), n=1, cutoff=0.7)
+    close = _close(ref, asked)
     login = next((f"adapterhub remote login {r.name}" for r in asked if _is_hub(r)), None)
-    hint = f"did you mean {close[0]}?" if close else f"adapterhub search {ref.name}"
+    hint = f"did you mean {close}?" if close else f"adapterhub search {ref.name}"
     if login and not close:
         hint += f"; if it is private: {login}"
     return NotFoundError(f"no adapter is called {ref.id} on {where}", hint=hint)
+
+
+def _close(ref: Ref, asked: Sequence[Remote]) -> str | None:
+    close = difflib.get_close_matches(ref.id, _names(ref, asked), n=1, cutoff=0.7)
+    return close[0] if close else None
 
 
 def _names(ref: Ref, asked: Sequence[Remote]) -> list[str]:

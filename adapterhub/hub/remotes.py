@@ -71,7 +71,7 @@ def add_remote(name: str, uri: str) -> Remote:
         if configured.get(name, added.uri) != added.uri:
             raise UsageError(
                 f"the remote {name!r} already is {configured[name]}",
-                hint=f"adapterhub remote remove {name}",
+                hint=f"forget it first: adapterhub remote rm {name}",
             )
         _save(config, {**configured, name: added.uri})
     return added

@@ -25,14 +25,14 @@ SPEC_FILE = "base.json"
 
 
 def list_bases() -> list[BaseSpec]:
-    """Every base here, by name. A folder without a readable spec is skipped: it is not one."""
+    """Every base here, by name. A folder without a spec is none, nor is one still being added."""
     folder = bases_dir()
     if not folder.is_dir():
         return []
     return [
         decode_base((entry / SPEC_FILE).read_bytes(), name=str(entry / SPEC_FILE))
         for entry in sorted(folder.iterdir())
-        if (entry / SPEC_FILE).is_file()
+        if (entry / SPEC_FILE).is_file() and not entry.name.startswith(".")
     ]
 
 
@@ -115,9 +115,10 @@ def _store(
     from adapterhub.models.fingerprint import fingerprint_folder
     from adapterhub.models.quiet import quiet
     from adapterhub.models.sources import open_source
-    from adapterhub.models.store import describe, write_base
+    from adapterhub.models.store import check_source, describe, write_base
 
     with quiet(), open_source(source, say=say) as origin, disk("store", work):
+        check_source(origin.path)
         say(f"storing {origin.id} as {scheme}")
         write_base(origin.path, work, scheme)
         fingerprint = fingerprint_folder(origin.path, content=origin.content)

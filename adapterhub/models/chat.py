@@ -41,7 +41,17 @@ class Chat:
         return ids
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
-        """The answer's tokens up to and including the one that ends the turn."""
+        """The answer's tokens up to and including the one that ends the turn.
+
+        Raises DataError for an answer that would end within itself.
+        """
+        inside = self.stop_ids.intersection(self._encode(answer))
+        if inside:
+            raise DataError(
+                f"the answer {answer[:40]!r} contains {self.tokenizer.decode([min(inside)])}, "
+                "which ends a turn of this base",
+                hint="take it out of the data: every answer is ended once, by its template",
+            )
         ids = self._encode(self._answer_text(messages, answer))
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
         if end is not None:
@@ -49,7 +59,9 @@ class Chat:
         return [*ids, self.tokenizer.eos_token_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
     def _answer_text(self, messages: Sequence[Message], answer: str) -> str:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from adapterhub.errors import NotFoundError, UnreachableError, UsageError
 from adapterhub.models.fingerprint import sha256_file
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Weights in safetensors only: a pickle is never opened, so it is never downloaded either.
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -47,16 +47,21 @@ def open_source(source: str, *, say: Callable[[str], None]) -> Iterator[FloatFol
     elif _HUB_ID.fullmatch(source):
         yield _from_hub(source, say=say)
     else:
-        raise UsageError(
-            f"{source!r} is neither a folder, a GGUF file nor a hub id",
-            hint="a hub id looks like microsoft/Phi-3-mini-4k-instruct",
-        )
+        raise _unknown_kind(source)
+
+
+def _unknown_kind(source: str) -> UsageError:
+    return UsageError(
+        f"{source!r} is neither a folder, a GGUF file nor a hub id",
+        hint="a hub id looks like microsoft/Phi-3-mini-4k-instruct",
+    )
 
 
 def _from_hub(source: str, *, say: Callable[[str], None]) -> FloatFolder:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -64,6 +69,8 @@ def _from_hub(source: str, *, say: Callable[[str], None]) -> FloatFolder:
     say(f"downloading {source}")
     try:
         path = Path(snapshot_download(source, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise _unknown_kind(source) from error
     except RepositoryNotFoundError as error:
         raise NotFoundError(
             f"the hub has no model {source}",

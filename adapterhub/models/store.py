@@ -13,6 +13,7 @@ from adapterhub.domain.base import Modality
 from adapterhub.domain.protocols import Backend
 from adapterhub.domain.quantization import Scheme
 from adapterhub.errors import UsageError
+from adapterhub.models.fingerprint import weight_files
 from adapterhub.plugin.catalog import catalog, load_target
 
 _SIDE_FILES = (
@@ -54,19 +55,33 @@ def write_base(source: Path, out: Path, scheme: Scheme) -> None:
             shutil.copyfile(source / name, out / name)
 
 
-def describe(folder: Path) -> Facts:
-    """Facts of a stored folder. Raises UsageError for a model that is not a causal LM."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def check_source(folder: Path) -> None:
+    """Raises NotFoundError for a folder without safetensors weights, UsageError for a model that
+    transformers does not know or that is not a causal LM."""
+    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    config = AutoConfig.from_pretrained(folder)
+    weight_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{folder} is not a model that transformers can read: {str(error).splitlines()[0]}",
+            hint="a base is a folder with config.json and *.safetensors, a GGUF file or a hub id",
+        ) from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UsageError(
             f"a {config.model_type} model is not a causal language model",
             hint="bases are causal language models such as Phi-3, Llama, Mistral, Qwen or Gemma",
         )
-    import torch
 
+
+def describe(folder: Path) -> Facts:
+    """Facts of a stored folder that `check_source` let through."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         shape = AutoModelForCausalLM.from_config(config)
     return Facts(

@@ -31,12 +31,13 @@ CUDA_BATCH_TOKENS = 65536
 class ReferenceEngine:
     """`adapterhub.domain.protocols.Engine` over transformers."""
 
-    def __init__(self, rack: Rack, chat: Chat) -> None:
+    def __init__(self, rack: Rack, chat: Chat, *, batch_tokens: int | None = None) -> None:
+        """`batch_tokens` bounds a forward pass, padding included; a longer row runs alone."""
         self.rack = rack
         self.base: LoadedBase = rack.base
         self._chat = chat
-        on_cpu = rack.base.device == "cpu"
-        self._budget = CPU_BATCH_TOKENS if on_cpu else CUDA_BATCH_TOKENS
+        usual = CPU_BATCH_TOKENS if rack.base.device == "cpu" else CUDA_BATCH_TOKENS
+        self._budget = usual if batch_tokens is None else batch_tokens
 
     def generate(
         self,
@@ -126,7 +127,7 @@ class ReferenceEngine:
         inputs = self._pad(rows)
         # Positions count from each row's first token; a plain forward would count the padding.
         positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
-        with torch.inference_mode():
+        with quiet(), torch.inference_mode():
             logits = self.base.model(
                 **inputs, position_ids=positions, logits_to_keep=keep, use_cache=False
             ).logits
@@ -223,11 +224,13 @@ class _Streamer:
 
 
 def _sampling(request: GenerateRequest) -> dict[str, Any]:
+    """The base's own generation config may ask for something else; what was asked here counts."""
     if request.temperature == 0:
-        # The base's own generation config may ask for sampling; greedy means greedy.
-        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        return {**greedy, "repetition_penalty": 1.0}
     return {
         "do_sample": True,
+        "repetition_penalty": 1.0,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": 0,

@@ -13,6 +13,7 @@ from pathlib import Path
 from adapterhub.compose.members import Member, open_member
 from adapterhub.compose.pin import reopen
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
+from adapterhub.domain.digest import digest_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.protocols import Slots
 from adapterhub.domain.refs import parse_ref
@@ -48,8 +49,12 @@ class Subject:
 
 
 def slot_of(member: Member) -> str:
-    """Equal bytes share a slot, whatever they are called."""
-    return f"a{member.sha256[:16]}"
+    """Equal weights under an equal config share a slot, whatever they are called.
+
+    Under another config, such as another alpha, the same weights are another adapter.
+    """
+    identity = {"weights": member.sha256, "config": dict(member.folder.config or {})}
+    return f"a{digest_of(identity)[:16]}"
 
 
 def resolve_subject(text: str, fetch: Fetch) -> Subject:
@@ -57,7 +62,7 @@ def resolve_subject(text: str, fetch: Fetch) -> Subject:
     path = Path(text).expanduser()
     if path.is_file() and path.suffix == ".toml":
         return _pinned(text, decode_composition(path.read_bytes(), name=path.name), fetch)
-    if path.is_dir():
+    if text and path.is_dir():
         return _stored(text, path, None, fetch)
     composition = parse_composition(text)
     found = [

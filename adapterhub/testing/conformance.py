@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -113,7 +113,9 @@ class MethodConformance:
 
     def test_declaring_it_imports_no_torch(self) -> None:
         command = [sys.executable, "-c", _DECLARE]
-        names, torch_came = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        names, torch_came = json.loads(
+            subprocess.run(command, capture_output=True, check=True).stdout
+        )
         assert self.method in names
         assert not torch_came, f"the plugin of {self.method} imports torch when it declares"
 
@@ -242,7 +244,7 @@ class MethodConformance:
         two.activate(0.5)
         assert _apart(plain.logits_of(base.model), plain.logits_of(folded)) < 1e-4
 
-    @pytest.mark.parametrize("weight", [2.0, 0.5, -1.0])
+    @pytest.mark.parametrize("weight", [2.0, -0.5])
     def test_its_weight_scales_its_patches(
         self, place: tuple[str, str], home: Path, base: Base, weight: float
     ) -> None:
@@ -268,7 +270,9 @@ class MethodConformance:
             pytest.skip(f"the patches of {self.method} are not changes of weights")
         adapter.activate()
         base.model.double()
-        assert _apart(plain.logits_of(base.model), plain.logits_of(plain.fold(bare, patches))) < 1e-9
+        assert (
+            _apart(plain.logits_of(base.model), plain.logits_of(plain.fold(bare, patches))) < 1e-9
+        )
 
 
 def _apart(a: Any, b: Any) -> float:

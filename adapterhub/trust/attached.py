@@ -32,12 +32,14 @@ def verify_attached(
     except AdapterhubError as error:
         return [Problem("does-not-fit", error.message, error.hint or "")], {"effect": "none"}
     effect = measure_effect(engine, ((SLOT, 1.0),))
-    facts = {
-        "effect": f"logits change by {effect.relative:.1%}, "
-        f"{effect.flips:.0%} of likeliest tokens differ",
-        "effect_relative": effect.relative,
-        "effect_flips": effect.flips,
-    }
+    facts: dict[str, Any] = {"effect": "NaN or infinite logits"}
+    if effect.finite:  # a NaN is no number that JSON could carry
+        facts = {
+            "effect": f"logits change by {effect.relative:.1%}, "
+            f"{effect.flips:.0%} of likeliest tokens differ",
+            "effect_relative": effect.relative,
+            "effect_flips": effect.flips,
+        }
     try:
         check_effect(effect, path.name)
     except NoEffectError as error:

@@ -95,7 +95,8 @@ def by_peft(model: PeftModel, kind: str) -> tuple[float, list[torch.Tensor]]:
     model.add_weighted_adapter(list(NAMES), [1.0, 1.0], name, combination_type=kind)
     seconds = time.perf_counter() - started
     deltas = [
-        layer.lora_B[name].weight.double() @ layer.lora_A[name].weight.double()
+        layer.lora_B[name].weight.double()
+        @ layer.lora_A[name].weight.double()
         * layer.scaling[name]
         for layer in lora_layers(model)
     ]

@@ -20,7 +20,7 @@ def base() -> None:
     """Bases are frozen models, quantized once and kept on this machine under a name."""
 
 
-@base.command()
+@base.command(short_help="Quantize a model and keep it under a name.")
 @click.argument("name")
 @click.argument("source")
 @click.option(

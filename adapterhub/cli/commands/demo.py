@@ -31,8 +31,16 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep everything here; default: a new temporary folder.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=24, show_default=True)
-@click.option("--items", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=24, show_default=True, help="Of each training."
+)
+@click.option(
+    "--items",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Held-out questions of each task.",
+)
 @device_option
 @json_option
 def demo(

@@ -6,7 +6,7 @@ import click
 
 from adapterhub.cli.options import json_option
 from adapterhub.cli.output import Output
-from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.catalog import Catalog, catalog
 from adapterhub.plugin.host import Admission
 
 
@@ -18,18 +18,19 @@ def plugins(*, as_json: bool) -> None:
     A plugin runs with your rights; this list does not judge it.
     """
     out = Output(as_json=as_json)
-    admissions = catalog().admissions
-    out.data([_plain(admission) for admission in admissions])
+    found = catalog()
+    problems = {a.origin: _problem(a, found) for a in found.admissions}
+    out.data([_plain(admission, problems[admission.origin]) for admission in found.admissions])
     out.table(
         ("", "plugin", "from", "offers"),
         [
             (
-                "!" if admission.problem else "",
+                "!" if problems[admission.origin] else "",
                 admission.origin.plugin,
                 f"{admission.origin.distribution} {admission.origin.version}",
-                _state(admission),
+                _state(admission, problems[admission.origin]),
             )
-            for admission in admissions
+            for admission in found.admissions
         ],
     )
 
@@ -38,15 +39,20 @@ def _offers(admission: Admission) -> list[str]:
     return [record.name for records in admission.records.values() for record in records]
 
 
-def _state(admission: Admission) -> str:
-    if admission.problem:
-        return f"broken: {admission.problem}"
+def _problem(admission: Admission, found: Catalog) -> str | None:
+    """Why it is broken, or what it declares in vain."""
+    return admission.problem or "; ".join(found.refused(admission.origin)) or None
+
+
+def _state(admission: Admission, problem: str | None) -> str:
+    if problem:
+        return f"broken: {problem}"
     if admission.disabled:
         return "switched off"
     return ", ".join(_offers(admission)) or "a store"
 
 
-def _plain(admission: Admission) -> dict[str, object]:
+def _plain(admission: Admission, problem: str | None) -> dict[str, object]:
     origin = admission.origin
     return {
         "plugin": origin.plugin,
@@ -54,6 +60,6 @@ def _plain(admission: Admission) -> dict[str, object]:
         "version": origin.version,
         "module": origin.module,
         "offers": _offers(admission),
-        "problem": admission.problem,
+        "problem": problem,
         "disabled": admission.disabled,
     }

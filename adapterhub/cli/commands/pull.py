@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from adapterhub.cli.fetching import pull_with_bar
@@ -45,6 +47,7 @@ def _json(pulled: Pulled, report: Report) -> dict[str, object]:
         "downloaded_bytes": pulled.downloaded_bytes,
         "from_cache": pulled.from_cache,
         "ok": report.ok,
+        "problems": [asdict(problem) for problem in report.problems],
         "facts": report.facts,
     }
 

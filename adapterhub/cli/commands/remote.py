@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from adapterhub.cli.options import json_option
@@ -46,12 +48,18 @@ def rm(name: str) -> None:
 
 @remote.command()
 @click.argument("name")
-@click.option(
-    "--token", prompt=True, hide_input=True, help="The token; asked for when it is not given."
-)
-def login(name: str, token: str) -> None:
+@click.option("--token", help="The token; asked for, or read from a pipe, when it is not given.")
+def login(name: str, token: str | None) -> None:
     """Keep a token for the remote NAME, readable by you alone."""
     from adapterhub.hub.credentials import store_token
 
-    store_token(remotes.remote(name).uri, token)
+    uri = remotes.remote(name).uri
+    store_token(uri, token if token is not None else _asked_for(name))
     Output().line(f"kept a token for {name}")
+
+
+def _asked_for(name: str) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    token: str = click.prompt(f"Token for {name}", hide_input=True, err=True)
+    return token

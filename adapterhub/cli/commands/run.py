@@ -13,6 +13,7 @@ from adapterhub.cli.options import base_option, device_option, json_option
 from adapterhub.cli.output import Output
 from adapterhub.cli.workbench import Workbench, open_workbench
 from adapterhub.domain.evaluation import Message
+from adapterhub.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +29,24 @@ if TYPE_CHECKING:
 @click.argument("prompt", required=False)
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--compare", is_flag=True, help="Show the bare base's answer beside it.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="At most."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="0: the likeliest token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Draw from the likeliest tokens of this share.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
 @base_option
 @device_option
 @json_option
@@ -55,6 +70,8 @@ def run(
     """
     out = Output(as_json=as_json)
     text = prompt if prompt is not None else _piped()
+    if not text.strip():
+        raise UsageError("the prompt is empty", hint='adapterhub run REF "...", or pipe one in')
     turns = [Message(role="system", content=system)] if system else []
     from adapterhub.domain.protocols import GenerateRequest
 

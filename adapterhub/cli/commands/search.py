@@ -13,7 +13,13 @@ from adapterhub.hub.client import search as search_remotes
 @click.argument("words", nargs=-1)
 @click.option("--remote", metavar="NAME", help="Ask this remote only.")
 @click.option("--base", metavar="ID", help="Only adapters for this base, such as owner/model.")
-@click.option("--limit", default=50, show_default=True, help="At most so many from each remote.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="At most so many from each remote.",
+)
 @json_option
 def search(
     words: tuple[str, ...], remote: str | None, base: str | None, limit: int, *, as_json: bool

@@ -30,7 +30,7 @@ def show(subject: str, *, as_json: bool) -> None:
     """
     out = Output(as_json=as_json)
     path = Path(subject).expanduser()
-    if path.is_dir():
+    if path.is_dir() or subject.startswith((".", "/", "~")):
         folder = read_folder(path)
         size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
         facts = {"folder": str(path), "bytes": size}

@@ -18,25 +18,35 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Train an adapter on a frozen base.")
-@click.argument("recipe_file", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "recipe_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @click.option("--base", "base_name", metavar="NAME", help="The base to train on.")
 @click.option("--data", metavar="FILE|TASK", help="JSON lines, or the name of a task.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
-@click.option("--method", default="lora", show_default=True)
-@click.option("--trainer", default="sft", show_default=True)
-@click.option("--rank", type=int, default=8, show_default=True)
+@click.option("--method", default="lora", show_default=True, help="`adapterhub methods`.")
+@click.option("--trainer", default="sft", show_default=True, help="What is minimised.")
+@click.option("--rank", type=int, default=8, show_default=True, help="The size of the adapter.")
 @click.option("--alpha", type=float, help="Default: twice the rank.")
-@click.option("--dropout", type=float, default=0.0, show_default=True)
+@click.option("--dropout", type=float, default=0.0, show_default=True, help="Of its input.")
 @click.option(
     "--targets", default="all-linear", show_default=True, help="Also attention, mlp or names."
 )
-@click.option("--steps", type=int, default=100, show_default=True)
-@click.option("--batch-size", type=int, default=8, show_default=True)
+@click.option("--steps", type=int, default=100, show_default=True, help="Optimizer steps.")
+@click.option("--batch-size", type=int, default=8, show_default=True, help="Rows a step.")
 @click.option("--accumulate", type=int, default=1, show_default=True, help="Parts of a batch.")
-@click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", show_default=True)
+@click.option(
+    "--lr", type=float, default=1e-3, show_default=True, help="The highest learning rate."
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default="cosine",
+    show_default=True,
+    help="Of the rate.",
+)
 @click.option("--max-length", type=int, default=2048, show_default=True, help="Tokens in a row.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder once the new one is whole.")
 @device_option
 @json_option

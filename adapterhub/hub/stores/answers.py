@@ -21,6 +21,7 @@ from adapterhub.errors import (
 
 RETRIED = frozenset((408, 429, 500, 502, 503, 504))
 _SECRET = re.compile(r"(?i)\b(bearer\s+\S+|hf_\w{6,}|(?:token|signature|sig|key)=[^&\s]+)")
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 
 def translate(
@@ -141,7 +142,7 @@ _EXPLAINED = (DeniedError, UnreachableError, RemoteError)
 
 def clean(text: str, secret: str | None) -> str:
     """One printable line without anything that looks like a credential, at most 200 long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = _ERRNO.sub("", " ".join("".join(c if c.isprintable() else " " for c in text).split()))
     if secret:
         line = line.replace(secret, "***")
     return _SECRET.sub("***", line)[:200]

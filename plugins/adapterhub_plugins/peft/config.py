@@ -35,9 +35,9 @@ def new_config(base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"lora has no option {unknown[0]!r}", hint=f"its options: {', '.join(sorted(known))}"
         )
-    rank = int(options.get("rank", 8))
-    alpha = float(options.get("alpha", 2 * rank))
-    dropout = float(options.get("dropout", 0.0))
+    rank = int(_number(options, "rank", 8))
+    alpha = float(_number(options, "alpha", 2 * rank))
+    dropout = float(_number(options, "dropout", 0.0))
     _check_numbers(rank, alpha, dropout)
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -84,6 +84,16 @@ def to_peft(config: Mapping[str, Any]) -> Any:
             hint="pip install -U peft",
         )
     return LoraConfig(**config)
+
+
+def _number(options: Mapping[str, Any], name: str, default: float) -> float:
+    """A recipe's file can hold anything. `rank` is whole."""
+    value = options.get(name, default)
+    wanted = int if name == "rank" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        kind = "a whole number" if name == "rank" else "a number"
+        raise UsageError(f"{name} {value!r} is not {kind}", hint=f"{default:g} is usual")
+    return value
 
 
 def _check_numbers(rank: int, alpha: float, dropout: float) -> None:

@@ -36,13 +36,9 @@ class Lora:
         state: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> AttachedLora:
-        import torch
-
         if slot in getattr(base.model, "peft_config", {}):
             raise UsageError(f"the slot {slot!r} is taken", hint="detach it first")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            _inject(base.model, slot, to_peft(config))
+        _inject(base.model, slot, to_peft(config), seed=seed)
         attached = AttachedLora(base.model, slot)
         try:
             if state is not None:
@@ -133,20 +129,32 @@ class AttachedLora:
                 parent, _, leaf = name.rpartition(".")
                 setattr(self._model.get_submodule(parent), leaf, layer.get_base_layer())
         self._layers = {}
-        del self._model.peft_config[self.slot]
-        if not self._model.peft_config:
-            del self._model.peft_config
+        configs = getattr(self._model, "peft_config", None)
+        if configs is not None:  # a peft that failed to attach may have cleared it already
+            configs.pop(self.slot, None)
+            if not configs:
+                del self._model.peft_config
 
 
-def _inject(model: Any, slot: str, config: Any) -> None:
+def _inject(model: Any, slot: str, config: Any, *, seed: int) -> None:
+    """Raises MismatchError, with the model as it was, for layers that peft cannot wrap."""
+    import torch
     from peft import inject_adapter_in_model
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng():
         # Several slots on one base are what slots are for.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         # GPT-2's layers are transposed until they are quantized; peft looks and corrects itself.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        inject_adapter_in_model(config, model, adapter_name=slot)
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(config, model, adapter_name=slot)
+        except ValueError as error:
+            AttachedLora(model, slot).detach()
+            raise MismatchError(
+                f"the adapter does not fit this base: {str(error).splitlines()[0]}",
+                hint="it was made for another base; `adapterhub show` names it",
+            ) from error
 
 
 def _lora_layers(model: Any, slot: str) -> Iterator[tuple[str, Any]]:

@@ -133,15 +133,37 @@ def test_where_the_cpu_can_bitsandbytes_repacks_at_the_first_eval_forward() -> N
     assert repacked(layer)
 
 
+@pytest.fixture
+def repacking_cpu(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bitsandbytes believe that this CPU has AVX512-BF16 whenever it makes a layer."""
+    import bitsandbytes.nn.modules as made
+
+    add_tiny_base("llama", "nf4", home)
+    monkeypatch.setattr(made, "has_avx512bf16", lambda: True)
+    assert plain_layer().support_avx512bf16_for_cpu
+
+
+@pytest.mark.usefixtures("repacking_cpu")
 def test_a_loaded_base_never_repacks(home: Path) -> None:
     import bitsandbytes as bnb
 
     model = add_tiny_base("llama", "nf4", home, dense=False).model
     layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
     assert len(layers) == 14
-    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
     logits_of(model)
     assert not any(repacked(layer) for layer in layers)
+
+
+@pytest.mark.usefixtures("repacking_cpu")
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_cpu_that_repacks_gives_the_same_gradients(dense: bool, home: Path) -> None:
+    base = add_tiny_base("llama", "nf4", home, dense=dense)
+    adapter = attached(base)
+    logits_of(base.model)
+    found = practice.gradients(base, adapter)
+    expected = twin_gradients("llama", home, adapter.state(), whole_batch(base))
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() / gradient.norm() < 1e-4, name
 
 
 def test_without_our_guard_this_cpu_computes_wrong_gradients() -> None:

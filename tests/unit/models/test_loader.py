@@ -35,9 +35,7 @@ def test_an_int8_shadow_differs_only_by_the_rounding_of_activations(home: Path) 
     assert relative(shadow, quantized) < 0.03
 
 
-@pytest.mark.parametrize(
-    ("scheme", "loss"), [("bf16", 0.005), ("int8", 0.02), ("nf4", 0.5)]
-)
+@pytest.mark.parametrize(("scheme", "loss"), [("bf16", 0.01), ("int8", 0.03), ("nf4", 0.5)])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_scheme_keeps_what_its_bits_allow(
     family: str, scheme: str, loss: float, home: Path

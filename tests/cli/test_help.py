@@ -1,0 +1,94 @@
+"""Every command explains itself, with the options that are documented, and at once."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import CommandLine, unstyled
+
+OPTIONS = {
+    "pull": "--allow --json",
+    "run": "--system --compare --max-new-tokens --temperature --top-p --seed --base --device "
+    "--json",
+    "train": "--base --data --out --method --trainer --rank --alpha --dropout --targets --steps "
+    "--batch-size --accumulate --lr --schedule --max-length --seed --overwrite --device --json",
+    "eval": "--task --limit --seed --base --device --json",
+    "stack": "--strategy --weights --rank --out --overwrite --allow --base --dry-run --json",
+    "push": "--to --message --parent --private --allow --dry-run --json",
+    "verify": "--base --device --json",
+    "show": "--json",
+    "list": "--json",
+    "search": "--remote --base --limit --json",
+    "rm": "--remote --yes --dry-run",
+    "base": "",
+    "base add": "--scheme --json",
+    "base list": "--json",
+    "base show": "--json",
+    "base rm": "--yes",
+    "remote": "",
+    "remote add": "",
+    "remote list": "--json",
+    "remote rm": "",
+    "remote login": "--token",
+    "methods": "--json",
+    "plugins": "--json",
+    "demo": "--gguf --home --steps --items --device --json",
+}
+
+
+@functools.cache
+def help_of(command: str) -> str:
+    done = CommandLine(Path("/nowhere")).ok(*command.split(), "--help")
+    assert done.err == ""
+    return done.out
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_the_documented_options(command: str) -> None:
+    words = help_of(command).replace(",", " ").split()
+    assert help_of(command).startswith(f"Usage: {f'adapterhub {command}'.strip()} ")
+    assert [option for option in OPTIONS[command].split() if option not in words] == []
+
+
+@pytest.mark.parametrize("command", [name for name, options in OPTIONS.items() if options])
+def test_every_option_says_what_it_is_for(command: str) -> None:
+    section = help_of(command).partition("Options:\n")[2]
+    entries = [entry for entry in section.split("\n  -") if entry.strip()]
+    silent = [entry for entry in entries if len(entry.partition("  ")[2].split("[")[0].strip()) < 5]
+    assert silent == []
+
+
+@pytest.mark.parametrize("group", [(), ("base",), ("remote",)], ids=str)
+def test_a_command_that_needs_another_shows_its_help(
+    adapterhub: CommandLine, group: tuple[str, ...]
+) -> None:
+    done = adapterhub(*group)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err == adapterhub.ok(*group, "--help").out
+
+
+@pytest.mark.parametrize("group", [(), ("base",), ("remote",)], ids=str)
+def test_no_summary_is_cut_off(group: tuple[str, ...]) -> None:
+    commands = help_of(" ".join(group)).partition("Commands:\n")[2]
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("columns", [100, 60])
+def test_help_fits_the_terminal(adapterhub: CommandLine, columns: int) -> None:
+    shown = unstyled(adapterhub.on_terminal("train", "--help", columns=columns).out)
+    assert max(len(line) for line in shown.splitlines()) <= columns
+
+
+def test_the_version_is_the_package_s(adapterhub: CommandLine) -> None:
+    from adapterhub import __version__
+
+    assert adapterhub.ok("--version").out == f"adapterhub, version {__version__}\n"
+
+
+def test_help_creates_nothing(adapterhub: CommandLine) -> None:
+    adapterhub.ok("pull", "--help")
+    assert not adapterhub.home.exists()

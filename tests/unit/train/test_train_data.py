@@ -1,0 +1,118 @@
+"""Rows to batches: every row counts once an epoch, and only its answer is learnt."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from adapterhub.domain.protocols import Example
+from adapterhub.errors import DataError, NotFoundError, UsageError
+from adapterhub.plugin.catalog import catalog
+from adapterhub.train.data import batches, check_lengths, collate, load_items
+
+pytestmark = pytest.mark.models
+
+
+def example(n: int, *, length: int = 4, answer_start: int = 2) -> Example:
+    return Example(ids=tuple(range(n, n + length)), answer_start=answer_start, line=n)
+
+
+EXAMPLES = [example(n) for n in range(10)]
+
+
+# --- loading ----------------------------------------------------------------------------------
+
+
+def test_rows_of_a_file_keep_their_lines(rows: Path) -> None:
+    items, _ = load_items(str(rows), seed=0)
+    assert [line for line, _ in items] == [1, 2, 3, 4]
+    assert items[0][1].messages[0].content == "2 + 2"
+    assert items[0][1].answer == "4"
+
+
+@pytest.mark.parametrize(
+    ("row", "fact"),
+    [
+        ('{"prompt": "a"}', "neither"),
+        ('{"prompt": "a", "completion": ', "not JSON"),
+        ('{"prompt": "a", "completion": ""}', "is empty"),
+        ('{"messages": []}', "not a list with messages"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_line(row: str, fact: str, rows: Path) -> None:
+    with rows.open("a") as file:
+        file.write(f"\n{row}\n")
+    with pytest.raises(DataError, match=rf"rows\.jsonl line 6.*{fact}"):
+        load_items(str(rows), seed=0)
+
+
+def test_the_digest_is_that_of_the_rows_and_not_of_the_file(rows: Path, tmp_path: Path) -> None:
+    spaced, other = tmp_path / "spaced.jsonl", tmp_path / "other.jsonl"
+    spaced.write_text(rows.read_text().replace("\n", "\n\n"))
+    other.write_text(rows.read_text().replace("blue", "grey"))
+    digest, same, changed = (load_items(str(p), seed=0)[1] for p in (rows, spaced, other))
+    assert digest == same
+    assert digest != changed
+
+
+def test_a_task_gives_the_rows_of_its_seed() -> None:
+    task = next(iter(catalog().tasks)).record.name
+    first, again, other = (load_items(task, seed=seed)[1] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("data", ["rows.jsonl", "missing/rows"])
+def test_a_file_that_is_not_there_is_not_taken_for_a_task(data: str) -> None:
+    with pytest.raises(UsageError, match="there is no file"):
+        load_items(data, seed=0)
+
+
+def test_an_unknown_task_is_refused() -> None:
+    with pytest.raises(NotFoundError, match="no task is called"):
+        load_items("no-such-task", seed=0)
+
+
+def test_a_row_is_never_cut() -> None:
+    check_lengths(EXAMPLES, limit=4, name="rows.jsonl")
+    with pytest.raises(DataError, match=r"rows\.jsonl line 0 has 4 tokens, the limit is 3"):
+        check_lengths(EXAMPLES, limit=3, name="rows.jsonl")
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 10, 25])
+def test_every_example_comes_once_an_epoch(size: int) -> None:
+    rows = (row for batch in batches(EXAMPLES, size=size, seed=0) for row in batch)
+    for _ in range(3):
+        epoch = list(islice(rows, len(EXAMPLES)))
+        assert sorted(row.line for row in epoch) == list(range(10))
+
+
+@pytest.mark.parametrize("size", [3, 25])
+def test_every_batch_is_full(size: int) -> None:
+    assert {len(batch) for batch in islice(batches(EXAMPLES, size=size, seed=0), 7)} == {size}
+
+
+def test_a_seed_decides_the_order() -> None:
+    def order(seed: int) -> list[list[Example]]:
+        return list(islice(batches(EXAMPLES, size=4, seed=seed), 6))
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+# --- collating --------------------------------------------------------------------------------
+
+
+def test_a_short_row_is_padded_on_the_left() -> None:
+    batch = collate([example(10, length=3), example(20, length=5)], pad=0, device="cpu")
+    assert {key: value.tolist() for key, value in batch.items()} == {
+        "input_ids": [[0, 0, 10, 11, 12], [20, 21, 22, 23, 24]],
+        "attention_mask": [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]],
+        "position_ids": [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]],
+        "labels": [[-100, -100, -100, -100, 12], [-100, -100, 22, 23, 24]],
+    }

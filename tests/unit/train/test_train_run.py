@@ -1,0 +1,197 @@
+"""A whole run: a recipe in, a folder out that anyone can load."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.domain.digest import sha256_hex
+from adapterhub.domain.recipe import Recipe
+from adapterhub.errors import DataError, MismatchError, NotFoundError, TrainingError, UsageError
+from adapterhub.formats.manifest import decode_manifest, encode_manifest
+from adapterhub.formats.recipe_file import decode_recipe
+from adapterhub.hub.folder import read_folder
+from adapterhub.hub.verify import verify_folder
+from adapterhub.models.bases import base_folder
+from adapterhub.models.loader import Base
+from adapterhub.runtime.attach import Rack
+from adapterhub.testing.plain import base_bytes, logits_of
+from adapterhub.testing.tiny import add_tiny_base, temporary_home
+from adapterhub.train.run import Trained, train_adapter
+
+pytestmark = pytest.mark.models
+
+WEIGHTS = "adapter_model.safetensors"
+FILES = {
+    "README.md",
+    "adapter_config.json",
+    WEIGHTS,
+    "adapterhub.json",
+    "loss.png",
+    "recipe.toml",
+}
+
+
+def recipe_for(rows: Path, **more: Any) -> Recipe:
+    settings = {"base": "tiny-llama-nf4", "steps": 4, "batch_size": 4, "learning_rate": 1e-2}
+    return Recipe(data=str(rows), **{**settings, "options": {"rank": 4}, **more})
+
+
+def sha_of(trained: Trained) -> str:
+    return sha256_hex((trained.folder / WEIGHTS).read_bytes())
+
+
+@pytest.fixture
+def nf4(home: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+    monkeypatch.setenv("ADAPTERHUB_HOME", str(home))
+    return add_tiny_base("llama", "nf4", home)
+
+
+def test_a_run_leaves_every_file(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    assert {path.name for path in trained.folder.iterdir()} == FILES
+    assert (trained.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert trained.outcome.stopped == "finished"
+    assert trained.parameters > 0
+
+
+def test_what_a_run_leaves_passes_verification(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    assert list(verify_folder(trained.folder).problems) == []
+
+
+def test_the_manifest_says_what_the_run_was(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    manifest = decode_manifest((trained.folder / "adapterhub.json").read_bytes())
+    assert manifest == trained.manifest == decode_manifest(encode_manifest(manifest))
+    assert manifest.base.fingerprint == nf4.spec.fingerprint
+    assert manifest.base.scheme == nf4.spec.scheme
+    assert manifest.recipe is not None
+    assert manifest.recipe["steps_done"] == 4
+    assert (manifest.method, manifest.trainer) == ("lora", "sft")
+
+
+# peft asks transformers in words that the newest transformers deprecates.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+def test_plain_peft_loads_it_and_says_the_same(
+    family: str, home: Path, rows: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = add_tiny_base(family, "bf16", home)
+    train_adapter(recipe_for(rows), tmp_path / "out", base=base)
+    rack = Rack(base)
+    rack.attach("one", read_folder(tmp_path / "out"))
+    rack.activate((("one", 1.0),))
+    with temporary_home(home):
+        plain = AutoModelForCausalLM.from_pretrained(
+            base_folder(base.spec.name), dtype=torch.float32
+        )
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "out").eval()
+    assert (logits_of(theirs) - logits_of(base.model)).abs().max() < 1e-5
+
+
+def test_its_recipe_makes_it_again(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    first = train_adapter(recipe_for(rows, seed=5), tmp_path / "out")
+    recipe = decode_recipe((first.folder / "recipe.toml").read_bytes())
+    assert recipe == recipe_for(rows, seed=5)
+    assert sha_of(train_adapter(recipe, tmp_path / "again")) == sha_of(first)
+
+
+def test_a_loaded_base_is_used_and_left_as_it_was(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    before = base_bytes(nf4.model)
+    given = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    assert base_bytes(nf4.model) == before
+    assert sha_of(train_adapter(recipe_for(rows), tmp_path / "again")) == sha_of(given)
+
+
+def test_an_interrupted_run_is_saved_as_of_its_last_step(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    def stop(step: Any) -> None:
+        if step.number == 2:
+            raise KeyboardInterrupt
+
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4, on_step=stop)
+    assert trained.outcome.stopped == "interrupted"
+    assert trained.manifest.recipe is not None
+    assert trained.manifest.recipe["steps_done"] == 2
+    assert list(verify_folder(trained.folder).problems) == []
+
+
+# --- refusals, before anything is loaded ------------------------------------------------------
+
+
+def test_a_taken_folder_is_refused_before_anything_is_looked_up(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    before = sha_of(trained)
+    with pytest.raises(UsageError, match="already holds an adapter"):
+        train_adapter(recipe_for(rows, base="no-such-base"), tmp_path / "out")
+    assert sha_of(trained) == before
+    train_adapter(recipe_for(rows, seed=9), tmp_path / "out", base=nf4, overwrite=True)
+    assert sha_of(trained) != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"base": "tiny-lama-nf4"}, NotFoundError),
+        ({"method": "lorra"}, NotFoundError),
+        ({"trainer": "sftt"}, NotFoundError),
+        ({"options": {"ranks": 4}}, UsageError),
+        ({"data": "missing.jsonl"}, UsageError),
+        ({"max_length": 10}, DataError),
+    ],
+)
+def test_what_cannot_run_leaves_nothing(
+    changes: dict[str, Any], error: type[Exception], nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        train_adapter(replace(recipe_for(rows), **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_longer_than_the_base_takes_is_refused(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    long = f'{{"prompt": "{"x" * 600}", "completion": "y"}}\n'
+    rows.write_text(rows.read_text() + long)
+    with pytest.raises(DataError, match=r"rows\.jsonl line 5 .* the limit is 512"):
+        train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+
+
+def test_targets_that_this_base_does_not_have_are_refused_and_leave_it_alone(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    before = base_bytes(nf4.model)
+    options = {"rank": 4, "targets": "query_key_value"}
+    with pytest.raises(MismatchError, match="does not fit this base"):
+        train_adapter(recipe_for(rows, options=options), tmp_path / "out", base=nf4)
+    assert base_bytes(nf4.model) == before
+
+
+def test_a_run_that_diverges_at_once_leaves_nothing(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    import torch
+
+    broken = nf4.model.get_input_embeddings().weight
+    with torch.no_grad():
+        broken[:] = float("nan")
+    with pytest.raises(TrainingError, match="not finite at the first step"):
+        train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    assert not (tmp_path / "out").exists()
+    assert not hasattr(nf4.model, "peft_config")
+
+
+def test_the_data_may_move_afterwards(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    shutil.move(rows, tmp_path / "moved.jsonl")
+    again = train_adapter(recipe_for(tmp_path / "moved.jsonl"), tmp_path / "again", base=nf4)
+    assert sha_of(again) == sha_of(trained)
+    assert again.manifest.data_sha256 == trained.manifest.data_sha256
