@@ -5,15 +5,19 @@ Knows paths only; what is written is up to the block that writes it.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from adapterhub.domain.manifest import CONFIG_FILE, MANIFEST_FILE
 from adapterhub.errors import UsageError
 from adapterhub.hub.files import delete_tree, disk, make_folder, regular_files, sync_folder
+
+_DAY = 86400.0
 
 
 def check_free(out: Path, *, overwrite: bool = False) -> None:
@@ -36,12 +40,13 @@ def check_free(out: Path, *, overwrite: bool = False) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder beside `out` that becomes `out` if the block ends well and vanishes if not."""
     out = out.absolute()
     check_free(out, overwrite=overwrite)
     make_folder(out.parent)
+    _sweep(out)
     stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     with disk("create", stage):
         stage.mkdir()
@@ -51,6 +56,15 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _swap(stage, out)
     finally:
         delete_tree(stage)
+
+
+def _sweep(out: Path) -> None:
+    """Delete what runs that were killed a day ago or longer left beside `out`."""
+    horizon = time.time() - _DAY
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix in (".part", ".old") and path.lstat().st_mtime < horizon:
+                delete_tree(path)
 
 
 def _sync(stage: Path) -> None:

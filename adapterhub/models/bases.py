@@ -7,21 +7,21 @@ appears under its name whole or not at all.
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
+import re
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 
 from adapterhub.domain.base import BaseSpec, same_base
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.quantization import Scheme
 from adapterhub.errors import MismatchError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import decode_base, encode_base
-from adapterhub.hub.files import atomic_write, disk, make_folder
+from adapterhub.hub.files import atomic_write, delete_tree, disk
 from adapterhub.hub.home import bases_dir
+from adapterhub.hub.staging import staged_folder
 
 SPEC_FILE = "base.json"
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 def list_bases() -> list[BaseSpec]:
@@ -89,24 +89,23 @@ def add_base(
     name: str, source: str, scheme: Scheme, *, say: Callable[[str], None] = lambda _: None
 ) -> BaseSpec:
     """Quantize a source and keep it under `name`. Raises UsageError when the name is taken."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a base",
+            hint="use letters, digits, '-', '_' and '.', such as phi-3-mini",
+        )
     target = base_folder(name)
     if target.exists():
         raise UsageError(
             f"a base called {name!r} is already here",
             hint=f"choose another name, or remove it first: adapterhub base rm {name}",
         )
-    work = Path(mkdtemp(dir=make_folder(bases_dir()), prefix=".adding-"))
-    try:
-        spec = _store(name, source, scheme, work, say=say)
-        with disk("store", target):
-            os.rename(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return spec
+    with staged_folder(target) as work:
+        return _store(name, source, scheme, work, say=say)
 
 
 def remove_base(name: str) -> None:
-    shutil.rmtree(base_folder(find_base(name).name))
+    delete_tree(base_folder(find_base(name).name))
 
 
 def _store(

@@ -7,6 +7,7 @@ the bytes.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -107,5 +108,10 @@ def _tokenizer_digest(folder: Path) -> str | None:
 
 
 def _template_digest(folder: Path) -> str | None:
+    """Of the template's own file, or of the one inside tokenizer_config.json (older models)."""
     template = folder / "chat_template.jinja"
-    return sha256_hex(template.read_bytes()) if template.is_file() else None
+    if template.is_file():
+        return sha256_hex(template.read_bytes())
+    config = folder / "tokenizer_config.json"
+    inline = json.loads(config.read_bytes()).get("chat_template") if config.is_file() else None
+    return sha256_hex(inline.encode()) if isinstance(inline, str) else None

@@ -5,6 +5,7 @@ One process, interleaved, medians. `error` is ||result - exact||_F / ||exact||_F
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -80,13 +81,7 @@ def lora_layers(model: PeftModel) -> list[Any]:
 
 def error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
     off = sum(float((a - b).square().sum()) for a, b in zip(found, wanted, strict=True))
-    return (off / sum(float(b.square().sum()) for b in wanted)) ** 0.5
-
-
-def timed(work: Callable[[], list[torch.Tensor]]) -> tuple[float, list[torch.Tensor]]:
-    started = time.perf_counter()
-    found = work()
-    return time.perf_counter() - started, found
+    return math.sqrt(off / sum(float(b.square().sum()) for b in wanted))
 
 
 def by_peft(model: PeftModel, kind: str) -> tuple[float, list[torch.Tensor]]:

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.models, pytest.mark.weights]
 
 def test_the_demo_trains_publishes_pulls_stacks_and_compares(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    command = [Path(sys.executable).with_name("adapterhub"), "demo", "--json", "--home", home]
-    command += ["--steps", "8", "--items", "8"]
+    script = Path(sys.executable).with_name("adapterhub")
+    command = [str(script), "demo", "--json", "--home", str(home), "--steps", "8", "--items", "8"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"}
     )
