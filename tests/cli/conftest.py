@@ -21,6 +21,17 @@ def adapter(tmp_path: Path) -> Path:
     return write_lora(tmp_path / "adapter")
 
 
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """A machine on which `./adapter` is published and pulled as acme/tiny-lora, to be read only."""
+    place = tmp_path_factory.mktemp("stocked")
+    run = CommandLine(place / "home", cwd=place)
+    write_lora(place / "adapter")
+    run.ok("push", "adapter", "acme/tiny-lora")
+    run.ok("pull", "acme/tiny-lora")
+    return run
+
+
 @pytest.fixture
 def published(adapterhub: CommandLine, adapter: Path) -> str:
     """A ref that the remote `local` has."""

@@ -36,10 +36,9 @@ def column(line: str, word: str) -> int:
 
 @pytest.mark.parametrize("words", READERS)
 def test_with_json_stdout_is_one_document_and_nothing_else(
-    adapterhub: CommandLine, published: str, words: str
+    stocked: CommandLine, words: str
 ) -> None:
-    adapterhub.ok("pull", published)
-    done = adapterhub.ok(*words.split(), "--json")
+    done = stocked.ok(*words.split(), "--json")
     assert json.loads(done.out) is not None
     assert "next:" not in done.err
 
@@ -59,11 +58,9 @@ def test_a_remote_that_is_away_is_mentioned_on_stderr(
 
 
 @pytest.mark.parametrize("variables", PLAIN.values(), ids=PLAIN)
-def test_some_terminals_get_plain_text(
-    adapterhub: CommandLine, published: str, variables: dict[str, str]
-) -> None:
-    shown = adapterhub.having(**variables).on_terminal("search", "--remote", "local").out
-    assert published in shown
+def test_some_terminals_get_plain_text(stocked: CommandLine, variables: dict[str, str]) -> None:
+    shown = stocked.having(**variables).on_terminal("search", "--remote", "local").out
+    assert "acme/tiny-lora" in shown
     assert "\x1b[" not in shown.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[2m", "")
 
 

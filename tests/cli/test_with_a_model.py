@@ -69,6 +69,7 @@ def test_a_prompt_may_come_through_a_pipe(machine: CommandLine, stopped: Done) -
     assert (answer["subject"], 1 <= answer["tokens"] <= 4) == ("./new", True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_ends_a_training_and_leaves_no_half_folder(
     machine: CommandLine, tmp_path: Path

@@ -61,10 +61,11 @@ def stack(
     from adapterhub.compose.plan import make_plan
 
     members, stored = _members(refs, weights, say)
-    name = strategy or stored[0] or "linear"
+    # A slip in the name is found before torch is imported to look at the tensors.
+    record = catalog().strategies[strategy or stored[0] or "linear"]
     plan = make_plan(
         [outline(member) for member in members],
-        strategy=catalog().strategies[name],
+        strategy=record,
         rank=rank or stored[1],
         allow=allow,
     )
