@@ -6,7 +6,8 @@ known and turned into two lines and an exit code once, in `adapterhub.cli.main`.
     AdapterhubError                1
     ├── UsageError                 2   what was asked for makes no sense
     ├── NotFoundError              3   no such adapter, base, revision, file, task or plugin
-    │   └── UnknownRevisionError   3
+    │   ├── UnknownRevisionError   3
+    │   └── RemovedError           3
     ├── IntegrityError             4   bytes are not what they were said to be
     │   └── FormatError            4   a file breaks the rules of its format
     ├── MismatchError              5   two good things do not belong together
@@ -44,7 +45,9 @@ __all__ = [
     "NotFoundError",
     "PluginError",
     "RemoteError",
+    "RemovedError",
     "StorageError",
+    "Terminated",
     "TrainingError",
     "UnknownRevisionError",
     "UnreachableError",
@@ -74,6 +77,10 @@ class NotFoundError(AdapterhubError):
 
 class UnknownRevisionError(NotFoundError):
     """The repository exists; this revision of it does not."""
+
+
+class RemovedError(NotFoundError):
+    """A repository of this name existed and was removed."""
 
 
 class IntegrityError(AdapterhubError):
@@ -144,3 +151,7 @@ class VerificationError(AdapterhubError):
 
 class InterruptedRunError(AdapterhubError):
     exit_code = 130
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the program stands, so that what it holds is put away first."""

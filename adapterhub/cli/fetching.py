@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterhub.cli.output import Output
-from adapterhub.domain.refs import Ref, parse_ref
+from adapterhub.domain.refs import Ref
 from adapterhub.hub.client import Pulled
 from adapterhub.hub.client import pull as pull_ref
 from adapterhub.hub.objects import Progress
@@ -46,11 +45,14 @@ def pull_with_bar(ref: Ref, out: Output) -> Pulled:
 def fetcher(out: Output) -> Fetch:
     """How subjects get at refs: pull, and say which remote answered when none was named."""
 
-    def fetch(text: str) -> tuple[Path, str | None]:
-        ref = parse_ref(text)
+    from adapterhub.runtime.subjects import Located
+
+    def fetch(ref: Ref) -> Located:
         pulled = pull_with_bar(ref, out)
         if ref.remote is None and not pulled.from_cache:
             out.say(f"{ref.id} came from {pulled.remote.name} ({pulled.remote.uri})")
-        return pulled.folder, pulled.snapshot.commit
+        return Located(
+            folder=pulled.folder, commit=pulled.snapshot.commit, remote=pulled.remote.name
+        )
 
     return fetch

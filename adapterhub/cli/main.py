@@ -17,7 +17,7 @@ import click
 
 from adapterhub import __version__
 from adapterhub.cli.lazy import LazyGroup
-from adapterhub.errors import AdapterhubError, MissingExtraError
+from adapterhub.errors import AdapterhubError, MissingExtraError, Terminated
 
 _AT = "adapterhub.cli.commands"
 COMMANDS = {
@@ -90,7 +90,7 @@ def _outcome() -> int:
         result = cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (_Terminated, KeyboardInterrupt, Exception) as error:
+    except (Terminated, KeyboardInterrupt, Exception) as error:
         return _explain(error)
     return result if isinstance(result, int) else 0
 
@@ -104,7 +104,7 @@ def _explain(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, click.ClickException):
         return _report(error.format_message().rstrip("."), _usage_hint(error), error.exit_code)
-    if isinstance(error, _Terminated):
+    if isinstance(error, Terminated):
         return _report("stopped by SIGTERM; what was finished is kept", None, 143)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         if error.__cause__ is None:  # the cursor is still behind a question
@@ -159,9 +159,5 @@ def _usage_hint(error: click.ClickException) -> str | None:
     return f"{context.command_path} --help shows its options" if context else None
 
 
-class _Terminated(BaseException):
-    """SIGTERM, raised where the program stands, so that what it holds is put away."""
-
-
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+    raise Terminated

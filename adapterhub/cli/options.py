@@ -26,6 +26,12 @@ def device_option(function: F) -> F:
     )(function)
 
 
+def allow_option(function: F) -> F:
+    return click.option(
+        "--allow", multiple=True, metavar="CODE", help="Go on in spite of this problem."
+    )(function)
+
+
 def yes_option(function: F) -> F:
     return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
 

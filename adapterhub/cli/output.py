@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _NO_WIDTH = 100_000
+# What a terminal obeys instead of showing (C0 and C1 controls), what turns the direction of
+# writing, and what no terminal can be sent at all.
+_OBEYED = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """One value on one line: others chose its letters, so none may move the cursor or hide."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _lines(text: str) -> str:
+    """Whole lines, such as a model's answer: line breaks and tabs stay."""
+    return re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text)
 
 
 class Output:
@@ -52,16 +68,16 @@ class Output:
     def line(self, text: str = "") -> None:
         """One line of data for people, free of markup."""
         if not self.as_json:
-            click.echo(text)
+            click.echo(_lines(text))
 
     def say(self, text: str) -> None:
         """One line of talk."""
-        click.echo(text, err=True)
+        click.echo(_lines(text), err=True)
 
     def next(self, command: str) -> None:
         """The next useful command, which ends everything."""
         if not self.as_json:
-            click.echo(f"next: {command}", err=True)
+            click.echo(f"next: {printable(command)}", err=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Aligned columns, wide characters included."""
@@ -74,7 +90,7 @@ class Output:
         for name in header:
             table.add_column(name, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         if self.console.is_terminal:
             self.console.print(table)
             return
@@ -108,11 +124,11 @@ class Output:
             if unit == "bytes"
             else [
                 TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit, table_column=whole()),
-                TextColumn("{task.fields[note]}", table_column=whole()),
+                TextColumn("{task.fields[note]}", markup=False, table_column=whole()),
             ]
         )
         with Progress(
-            TextColumn("  {task.description}", table_column=whole()),
+            TextColumn("  {task.description}", markup=False, table_column=whole()),
             BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
             *counts,
             TimeRemainingColumn(compact=True),
@@ -134,7 +150,7 @@ def confirm(question: str, *, yes: bool) -> None:
             "this asks before it removes anything, and nobody is there to answer",
             hint="look with --dry-run, then add -y",
         )
-    if not click.confirm(question, err=True):
+    if not click.confirm(printable(question), err=True):
         raise AdapterhubError("nothing was removed", hint="-y removes without asking")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.domain.recipe import Recipe
-from adapterhub.domain.refs import parse_ref
+from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
     from adapterhub.hub.client import pull
     from adapterhub.hub.verify import verify_folder
     from adapterhub.runtime.engine import open_engine
-    from adapterhub.runtime.subjects import attach_subject, resolve_subject
+    from adapterhub.runtime.subjects import Located, attach_subject, resolve_subject
     from adapterhub.trust.effect import check_effect, measure_effect
 
     stage.chapter("pull them into an empty cache and verify them")
 
-    def fetch(ref: str) -> tuple[Path, str]:
-        pulled = pull(parse_ref(ref))
-        return pulled.folder, pulled.snapshot.commit
+    def fetch(ref: Ref) -> Located:
+        found = pull(ref)
+        return Located(folder=found.folder, commit=found.snapshot.commit, remote=found.remote.name)
 
     names = [f"{OWNER}/{task}" for task in TASKS]
     subjects = tuple(resolve_subject(name, fetch) for name in [*names, "+".join(names)])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
-from adapterhub.errors import MismatchError, UsageError
+from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.errors import MismatchError
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from adapterhub.domain.protocols import Slots
     from adapterhub.runtime.reference import ReferenceEngine
     from adapterhub.runtime.subjects import Subject
+
+WRONG_BASE = "wrong-base"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,55 +38,50 @@ def open_workbench(
     out: Output,
     allow: frozenset[str] = frozenset(),
 ) -> Workbench:
-    """Pull what is named, find its base, load it once and attach everything."""
+    """Pull and verify what is named, find its base, load it once and attach everything."""
     from adapterhub.runtime.subjects import resolve_subject
 
     fetch = fetcher(out)
-    subjects = tuple(resolve_subject(text, fetch) for text in texts)
-    spec = choose_base(subjects, base_name, allow=allow)
-    return _loaded(spec, subjects, device=device, out=out)
+    subjects = tuple(resolve_subject(text, fetch, allow=allow) for text in texts)
+    spec = choose_base(subjects, base_name, out, allow=allow)
+    return _loaded(spec, subjects, device=device)
 
 
 def choose_base(
-    subjects: Sequence[Subject], base_name: str | None, *, allow: frozenset[str] = frozenset()
+    subjects: Sequence[Subject], base_name: str | None, out: Output, *, allow: frozenset[str]
 ) -> BaseSpec:
-    """The named base, or the one here that the subjects were made for.
+    """The named base, or the one here that the first subject was made for.
 
-    Raises UsageError when there is nothing to infer it from, MismatchError when a subject was
-    made for another one.
+    Raises MismatchError when a member was made for another one.
     """
     from adapterhub.models.bases import base_for, find_base
 
-    if base_name is None:
-        if not subjects:
-            raise UsageError("no base is named", hint="add --base NAME; `adapterhub base list`")
-        spec = base_for(subjects[0].bases[0])
-    else:
-        spec = find_base(base_name)
-    if "wrong-base" not in allow:
-        for subject in subjects:
-            for member in subject.members:
-                check_made_for(member.ref, member.folder.manifest.base, spec)
+    spec = base_for(subjects[0].bases[0]) if base_name is None else find_base(base_name)
+    members = {member.identity: member for subject in subjects for member in subject.members}
+    for member in members.values():
+        check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
     return spec
 
 
-def check_made_for(name: str, record: BaseRecord, spec: BaseSpec) -> None:
-    """Raises MismatchError when an adapter records another base than `spec`."""
-    from adapterhub.domain.base import same_base
-
-    if record.fingerprint is None:
-        return
-    if same_base(record.fingerprint, spec.fingerprint) == "other":
+def check_made_for(
+    name: str, record: BaseRecord, spec: BaseSpec, out: Output, *, allow: frozenset[str]
+) -> None:
+    """Raises MismatchError when an adapter records another base than `spec`; says aloud what
+    differs without making it another base, such as the precision."""
+    found = match_base(record, spec)
+    if not found.fits and WRONG_BASE not in allow:
         raise MismatchError(
-            f"{name} was made for {record.id} ({record.fingerprint.content[:12]}), "
-            f"but {spec.name} is {spec.id} ({spec.fingerprint.content[:12]})",
-            hint=f"add its own base: adapterhub base add NAME {record.id}",
+            f"{name} was made for {base_text(record)}, but {spec.name} is "
+            f"{base_text(record_of(spec))}, {found.reason}",
+            hint=f"add its own base: adapterhub base add NAME {record.id}; or go on with "
+            f"--allow {WRONG_BASE}",
         )
+    for difference in (found.reason, *found.differences):
+        if difference:
+            out.say(f"note: {name}: {difference}")
 
 
-def _loaded(
-    spec: BaseSpec, subjects: tuple[Subject, ...], *, device: str | None, out: Output
-) -> Workbench:
+def _loaded(spec: BaseSpec, subjects: tuple[Subject, ...], *, device: str | None) -> Workbench:
     from adapterhub.models.loader import load_base
     from adapterhub.runtime.engine import open_engine
     from adapterhub.runtime.subjects import attach_subject

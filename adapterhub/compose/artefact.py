@@ -17,15 +17,27 @@ from adapterhub.formats.card import render_card
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.hub.files import atomic_write, make_folder
 from adapterhub.hub.folder import infer_manifest
+from adapterhub.hub.remotes import HUB
 
 
-def write_composition(folder: Path, members: Sequence[Member], plan: Plan, *, name: str) -> None:
-    """Write the three files. Raises UsageError for a member that only this machine has."""
+def write_composition(
+    folder: Path, members: Sequence[Member], plan: Plan, *, name: str, target: str
+) -> None:
+    """Write the three files, to be published on the remote `target`.
+
+    Raises UsageError for a member that nobody who pulls them from there could pull.
+    """
     for member in members:
         if member.commit is None:
             raise UsageError(
                 f"{member.ref} is a folder on this machine, which nobody else could pull",
-                hint=f"publish it first: adapterhub push {member.ref} USER/NAME",
+                hint=f"publish it first: adapterhub push {member.ref} USER/NAME --to {target}",
+            )
+        if member.remote not in (target, HUB):
+            raise UsageError(
+                f"{member.ref} is on {member.remote}, where those who pull {name} from {target} "
+                "do not look",
+                hint=f"publish it on {target} first: adapterhub pull {member.ref}, then push it",
             )
     pinned = pin(members, plan)
     manifest = infer_manifest(None, pinned)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import combinations
 
 from adapterhub.compose.outline import Outline
-from adapterhub.domain.base import same_base
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.match import base_text, match_records
 from adapterhub.domain.targets import FAMILIES
 from adapterhub.errors import CapabilityError, MismatchError
 
@@ -37,7 +37,7 @@ def check_base(
     """
     allowed: tuple[str, ...] = ()
     for one, other in combinations(outlines, 2):
-        if _is_one_base(one.base, other.base):
+        if match_records(one.base, other.base).fits:
             continue
         if DIFFERENT_BASE not in allow:
             raise MismatchError(
@@ -78,22 +78,6 @@ def check_shapes(outlines: Sequence[Outline]) -> None:
                 )
 
 
-def _is_one_base(one: BaseRecord, other: BaseRecord) -> bool:
-    """Fingerprints decide where both are known; names and revisions do otherwise."""
-    if one.fingerprint and other.fingerprint:
-        verdict = same_base(one.fingerprint, other.fingerprint)
-        return verdict == "same" or (verdict == "probable" and one.id == other.id)
-    if one.id != other.id:
-        return False
-    # A branch name or a missing revision contradicts nothing.
-    commits = {base.revision for base in (one, other) if _is_commit(base.revision)}
-    return len(commits) < 2
-
-
-def _is_commit(revision: str | None) -> bool:
-    return revision is not None and len(revision) >= 40
-
-
 def _knowledge(base: BaseRecord) -> tuple[bool, bool]:
     return base.fingerprint is not None, base.revision is not None
 
@@ -101,7 +85,7 @@ def _knowledge(base: BaseRecord) -> tuple[bool, bool]:
 def _named(base: BaseRecord) -> str:
     if base.fingerprint:
         return f"{base.id} (content {base.fingerprint.content[:12]})"
-    return f"{base.id}@{base.revision[:12]}" if base.revision else base.id
+    return base_text(base)
 
 
 def _parts_of(module: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.compose.outline import Outline, Site
+from adapterhub.domain.digest import digest_of
 from adapterhub.domain.method import Capability
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import AdapterMethod
@@ -35,23 +36,42 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One adapter with its weight; `sha256` is that of its weights file as it was opened."""
+    """One adapter with its weight; `sha256` is that of its weights file as it was opened, `remote`
+    where it was pulled from."""
 
     ref: str
     folder: AdapterFolder
     sha256: str
     weight: float = 1.0
     commit: str | None = None
+    remote: str | None = None
+
+    @property
+    def config_sha256(self) -> str:
+        """Of the config as a value: whatever reads it reads the same numbers."""
+        return digest_of(dict(self.folder.config or {}))
+
+    @property
+    def identity(self) -> str:
+        """Equal weights under an equal config; under another alpha they are another adapter."""
+        return digest_of([self.sha256, self.config_sha256])
 
 
 def open_member(
-    ref: str, folder: AdapterFolder, *, weight: float = 1.0, commit: str | None = None
+    ref: str,
+    folder: AdapterFolder,
+    *,
+    weight: float = 1.0,
+    commit: str | None = None,
+    remote: str | None = None,
 ) -> Member:
     """Hash the weights of an adapter that is to take part. Raises UsageError if it has none."""
     path = _weights(ref, folder)
     with disk("read", path), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Member(ref=ref, folder=folder, sha256=sha256, weight=weight, commit=commit)
+    return Member(
+        ref=ref, folder=folder, sha256=sha256, weight=weight, commit=commit, remote=remote
+    )
 
 
 def outline(member: Member) -> Outline:

@@ -5,7 +5,9 @@ Where adapters come from is the caller's business; it hands over folders.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adapterhub import __version__
@@ -20,12 +22,16 @@ from adapterhub.hub.folder import AdapterFolder
 
 
 def pin(members: Sequence[Member], plan: Plan) -> PinnedComposition:
-    """Each adapter by the sha256 of its weights, the base as the plan knows it."""
+    """Each adapter by the sha256 of its weights and config, the base as the plan knows it."""
     return PinnedComposition(
         base=plan.base,
         terms=tuple(
             PinnedTerm(
-                ref=member.ref, weight=member.weight, sha256=member.sha256, commit=member.commit
+                ref=member.ref,
+                weight=member.weight,
+                sha256=member.sha256,
+                commit=member.commit,
+                config_sha256=member.config_sha256,
             )
             for member in members
         ),
@@ -36,12 +42,24 @@ def pin(members: Sequence[Member], plan: Plan) -> PinnedComposition:
 
 
 def write_pinned(path: Path, pinned: PinnedComposition, *, overwrite: bool = False) -> Path:
-    """Write `path`, or composition.toml in it if it is a folder. Raises UsageError if it exists."""
+    """Write `path`, or composition.toml in it if it is a folder. Raises UsageError if it exists.
+
+    Plain folders are named relative to the file, so that both can be moved together.
+    """
     target = path / COMPOSITION_FILE if path.is_dir() else path
     if target.exists() and not overwrite:
         raise UsageError(f"{target} already exists", hint="name another file, or add --overwrite")
-    atomic_write(target, encode_composition(pinned))
+    terms = tuple(
+        term if term.commit else replace(term, ref=_relative(term.ref, target.parent))
+        for term in pinned.terms
+    )
+    atomic_write(target, encode_composition(replace(pinned, terms=terms)))
     return target
+
+
+def _relative(ref: str, folder: Path) -> str:
+    path = Path(ref).expanduser()
+    return os.path.relpath(path, folder) if path.is_dir() else ref
 
 
 def reopen(
@@ -53,6 +71,11 @@ def reopen(
 
 def _reopened(term: PinnedTerm, folder: AdapterFolder) -> Member:
     member = open_member(term.ref, folder, weight=term.weight, commit=term.commit)
+    if term.config_sha256 not in (None, member.config_sha256):
+        raise IntegrityError(
+            f"{term.ref} is not the adapter that was pinned: its adapter_config.json has changed",
+            hint="pull the pinned revision, or pin this one: write the composition again",
+        )
     if member.sha256 != term.sha256:
         name = f"{term.ref}@{term.commit[:12]}" if term.commit else term.ref
         raise IntegrityError(

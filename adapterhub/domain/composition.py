@@ -43,12 +43,14 @@ class Composition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PinnedTerm:
-    """One adapter of a written composition; `sha256` is that of its weights file."""
+    """One adapter of a written composition; `sha256` is that of its weights file, `config_sha256`
+    that of its config's canonical JSON."""
 
     ref: str
     weight: float
     sha256: str
     commit: str | None = None
+    config_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -78,7 +78,7 @@ def decode_config(data: bytes, *, name: str = CONFIG_FILE) -> dict[str, Any]:
     value = loads_strict(data, name=name, max_depth=8)
     if not isinstance(value, dict):
         raise FormatError(f"{name} is not an object", hint=_HINT)
-    return _checked(value, name)
+    return check_config(value, name=name)
 
 
 def encode_config(config: Mapping[str, Any]) -> bytes:
@@ -93,7 +93,8 @@ def encode_config(config: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _checked(config: dict[str, Any], name: str) -> dict[str, Any]:
+def check_config(config: Mapping[str, Any], *, name: str = CONFIG_FILE) -> dict[str, Any]:
+    """The object by the rules of the method that its peft_type names."""
     lora = config.get("peft_type") == "LORA"
     table = _LORA if lora else _SHARED
     kept = {}

@@ -21,6 +21,22 @@ _PLAIN_PEFT = {"lora", "dora", "ia3", "loha", "lokr", "prompt_tuning", "prefix_t
 _HINT = "correct the block between the two lines of '---'"
 
 
+class _Loader(yaml.SafeLoader):
+    """Texts, plain numbers, true, false and null: no date, no base 60, no merge of mappings."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _kind, _form, _starts in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]{0,18})", list("-+0123456789")),
+    ("float", r"[-+]?[0-9]{1,30}\.[0-9]{0,30}(?:[eE][-+][0-9]{1,3})?", list("-+0123456789")),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form})\Z"), _starts
+    )
+
+
 def render_card(manifest: Manifest, *, name: str) -> str:
     """README.md for the adapter `namespace/name`: YAML front matter, then a page for people."""
     front = yaml.safe_dump(_front(manifest, name), sort_keys=False, allow_unicode=True)
@@ -44,9 +60,9 @@ def read_front_matter(text: str) -> dict[str, Any]:
         raise FormatError("the card's front matter is too long", hint=_HINT)
     try:
         _check_events(front)
-        value = yaml.safe_load(front)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        fact = str(error).splitlines()[0]
+        value = _Loader(front).get_single_data()
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        fact = next(iter(str(error).splitlines()), "it cannot be read")
         raise FormatError(f"the card's front matter is not YAML: {fact}", hint=_HINT) from None
     if not isinstance(value, dict) and value is not None:
         raise FormatError("the card's front matter is not a list of fields", hint=_HINT)
@@ -54,11 +70,13 @@ def read_front_matter(text: str) -> dict[str, Any]:
 
 
 def _check_events(front: str) -> None:
-    """Refuse aliases, by which a kilobyte becomes a terabyte, and depth."""
+    """Refuse depth, tags, and aliases, by which a kilobyte becomes a terabyte."""
     depth = 0
     for event in yaml.parse(front, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise FormatError("the card's front matter uses a YAML alias", hint=_HINT)
+        if getattr(event, "tag", None) is not None:
+            raise FormatError("the card's front matter uses a YAML tag", hint=_HINT)
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:

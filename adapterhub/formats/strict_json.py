@@ -68,10 +68,17 @@ def _check_depth(data: bytes, name: str, max_depth: int) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for index, key in enumerate(keys) if key in set(keys[:index]))
-        raise _RefusedError(f"has the key {repeated[:80]!r} twice")
+        raise _RefusedError(f"has the key {_repeated(pairs)[:80]!r} twice")
     return found
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            break
+        seen.add(key)
+    return key
 
 
 def _integer(digits: str) -> int:

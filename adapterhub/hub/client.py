@@ -11,13 +11,19 @@ from pathlib import Path
 
 from adapterhub.domain.protocols import FileEntry, Snapshot, Summary
 from adapterhub.domain.refs import Ref
-from adapterhub.errors import UnreachableError, UsageError, VerificationError
+from adapterhub.errors import (
+    NotFoundError,
+    RemoteError,
+    UnreachableError,
+    UsageError,
+    VerificationError,
+)
 from adapterhub.hub import cache, remotes
 from adapterhub.hub.index import DOCUMENTS, MAX_DOCUMENT
-from adapterhub.hub.locate import locate, open_remote, places
+from adapterhub.hub.locate import Located, locate, open_remote, places
 from adapterhub.hub.locks import Note
 from adapterhub.hub.objects import Progress, fetch
-from adapterhub.hub.outgoing import outgoing
+from adapterhub.hub.outgoing import outgoing, recording
 from adapterhub.hub.paths import wanted
 from adapterhub.hub.records import Cached
 from adapterhub.hub.remotes import Remote
@@ -108,20 +114,23 @@ def push(
 ) -> Pushed:
     """Verify a folder and make it the next revision of `ref` on a remote (`local` by default).
 
+    The codes in `allow` that were needed are written into the published manifest.
     Raises VerificationError for the first problem whose code is not in `allow`, ConflictError
-    when `parent` is no longer the newest revision; then nothing has changed.
+    when `parent` is no longer the newest revision, UsageError when `private` cannot be honoured;
+    then nothing has changed.
     """
     target = remotes.remote(_target(ref, to))
-    refuse_problems(folder, allow=allow)
-    sent = outgoing(folder, name=ref.id)
-    store = open_remote(target)
-    snapshot = store.publish(
-        Ref(namespace=ref.namespace, name=ref.name, remote=target.name),
-        folder,
-        message=message or f"Publish {ref.name}",
-        parent=parent,
-        private=private,
-    )
+    allowed = refuse_problems(folder, allow=allow)
+    skipped = outgoing(folder, name=ref.id).skipped
+    with recording(folder, allowed, name=ref.id) as source:
+        sent = outgoing(source, name=ref.id).files
+        snapshot = open_remote(target).publish(
+            Ref(namespace=ref.namespace, name=ref.name, remote=target.name),
+            source,
+            message=message or f"Publish {ref.name}",
+            parent=parent,
+            private=private,
+        )
     if on_progress is not None:
         for entry in snapshot.files:
             on_progress(entry.path, entry.size, entry.size)
@@ -129,19 +138,21 @@ def push(
         ref=ref.on(target.name).at(snapshot.commit),
         commit=snapshot.commit,
         uri=target.uri,
-        files=tuple(entry for entry in snapshot.files if entry.path in sent.files),
-        skipped=sent.skipped,
+        files=tuple(entry for entry in snapshot.files if entry.path in sent),
+        skipped=skipped,
     )
 
 
-def refuse_problems(folder: Path, *, allow: frozenset[str]) -> None:
-    """Raises VerificationError for the first problem that is not allowed."""
-    for problem in verify_folder(folder).problems:
+def refuse_problems(folder: Path, *, allow: frozenset[str]) -> frozenset[str]:
+    """The codes of the problems that were allowed. Raises VerificationError for the first other."""
+    problems = verify_folder(folder).problems
+    for problem in problems:
         if problem.code not in allow:
             raise VerificationError(
                 problem.message,
                 hint=problem.hint or f"keep it anyway with --allow {problem.code}",
             )
+    return frozenset(problem.code for problem in problems)
 
 
 def search(
@@ -152,17 +163,17 @@ def search(
     limit: int = 50,
     note: Note | None = None,
 ) -> list[Found]:
-    """Ask one remote or all. `note` hears of remotes that cannot be reached.
+    """Ask one remote or all. `note` hears of remotes that gave no answer, and why.
 
-    Raises UnreachableError when none could be asked.
+    Raises RemoteError when none did.
     """
     asked = [remotes.remote(remote)] if remote else list(remotes.remotes().values())
     found: list[Found] = []
-    failures: list[UnreachableError] = []
+    failures: list[RemoteError] = []
     for place in asked:
         try:
             summaries = open_remote(place).search(query, base=base, limit=limit)
-        except UnreachableError as error:
+        except RemoteError as error:
             failures.append(error)
             if note is not None:
                 note(error.message)
@@ -213,13 +224,26 @@ def remove(ref: Ref) -> int:
     return sum(cache.remove(item) for item in chosen(ref))
 
 
-def unpublish(ref: Ref) -> Remote:
-    """Delete an adapter with all its revisions from the remote it is on."""
+def published(ref: Ref) -> Located:
+    """What `unpublish` would delete. Without a remote in the ref only `local` is considered: what
+    cannot be undone must not fall through to a hub."""
     if ref.revision is not None:
         raise UsageError(
             "only whole adapters can be unpublished, not single revisions", hint=f"name {ref.id}"
         )
-    found = locate(ref)
+    try:
+        return locate(ref.on(ref.remote or remotes.LOCAL))
+    except NotFoundError as error:
+        if ref.remote is not None:
+            raise
+        raise NotFoundError(
+            error.message, hint=f"for another remote, name it: {remotes.HUB}:{ref.id}"
+        ) from error
+
+
+def unpublish(ref: Ref) -> Remote:
+    """Delete an adapter with all its revisions from the remote it is on."""
+    found = published(ref)
     found.store.remove(found.snapshot.ref)
     return found.remote
 

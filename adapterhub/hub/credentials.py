@@ -1,21 +1,24 @@
 """Tokens, one per endpoint: found in the environment or in a file only their owner can read.
 
-Never prints one. A login made with the `hf` command is the business of the store that uses it.
+Never prints one. A login made with the `hf` command is the business of the store that uses it, and
+like `HF_TOKEN` it is for the public Hugging Face Hub, whatever HF_ENDPOINT says.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
 import tomllib
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from adapterhub.errors import FormatError, StorageError, UsageError
 from adapterhub.hub.files import atomic_write, disk, read_bytes
 from adapterhub.hub.home import credentials_path
-from adapterhub.hub.locks import lock
-from adapterhub.hub.remotes import default_hub, normal_uri, remotes
+from adapterhub.hub.locks import write_lock
+from adapterhub.hub.remotes import PUBLIC_HUB, normal_uri, remotes, token_variable
 
 _LIMIT = 1 << 20
 _OWNER_ONLY = 0o600
@@ -31,9 +34,15 @@ class Token:
 
 
 def token_for(endpoint: str) -> Token | None:
-    """The token to show to this endpoint and to no other."""
+    """The token to show to this endpoint and to no other.
+
+    Raises UsageError when there is one and the line to the endpoint is open to listeners.
+    """
     uri = normal_uri(endpoint)
-    return _from_environment(uri) or _from_file(uri)
+    token = _from_environment(uri) or _from_file(uri)
+    if token is not None:
+        _check_line(uri)
+    return token
 
 
 def store_token(endpoint: str, secret: str) -> None:
@@ -44,14 +53,15 @@ def store_token(endpoint: str, secret: str) -> None:
             "that is not a token: it is too short, or has spaces or special characters",
             hint="copy it again from the settings page of the hub",
         )
-    with lock(credentials_path().with_suffix(".lock")):
+    _check_line(uri)
+    with write_lock(credentials_path().with_suffix(".lock")):
         _save({**_stored(), uri: secret})
 
 
 def forget_token(endpoint: str) -> bool:
     """Delete the stored token of an endpoint; False when there was none."""
     uri = normal_uri(endpoint)
-    with lock(credentials_path().with_suffix(".lock")):
+    with write_lock(credentials_path().with_suffix(".lock")):
         tokens = _stored()
         if uri not in tokens:
             return False
@@ -61,12 +71,29 @@ def forget_token(endpoint: str) -> bool:
 
 def _from_environment(uri: str) -> Token | None:
     for remote in remotes().values():
-        variable = f"ADAPTERHUB_TOKEN_{remote.name.upper().replace('-', '_')}"
+        variable = token_variable(remote.name)
         secret = os.environ.get(variable, "").strip()
         if secret and remote.uri == uri:
             return Token(secret, variable)
     secret = os.environ.get("HF_TOKEN", "").strip()
-    return Token(secret, "HF_TOKEN") if secret and uri == default_hub().uri else None
+    return Token(secret, "HF_TOKEN") if secret and uri == PUBLIC_HUB else None
+
+
+def _check_line(uri: str) -> None:
+    """A token goes over https, or to this very machine."""
+    parts = urlsplit(uri)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise UsageError(
+            f"a token for {uri} would cross the network in the clear, so it is not sent",
+            hint="use its https:// address, or adapterhub remote logout NAME to ask without one",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _from_file(uri: str) -> Token | None:

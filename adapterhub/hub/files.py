@@ -65,8 +65,8 @@ def storage_error(error: OSError, doing: str, path: Path) -> StorageError:
 
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents, so that they are still there after a power cut."""
-    if not path.is_dir():
-        with disk("create", path):
+    with disk("create", path):
+        if not path.is_dir():
             missing = [path, *(parent for parent in path.parents if not parent.is_dir())]
             path.mkdir(parents=True, exist_ok=True)
             for made in missing:
@@ -206,13 +206,12 @@ def delete_tree(path: Path) -> None:
 
 def sweep_folder(folder: Path, *, older_than: float) -> None:
     """Delete what lies directly in a folder and was last changed `older_than` seconds ago."""
-    if not folder.is_dir():
-        return
     horizon = time.time() - older_than
-    for path in sorted(folder.iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-            if path.lstat().st_mtime < horizon:
-                delete_tree(path)
+    with disk("sweep", folder):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+                if path.lstat().st_mtime < horizon:
+                    delete_tree(path)
 
 
 def _unless_gone(_: object, path: str, info: tuple[object, BaseException, object]) -> None:

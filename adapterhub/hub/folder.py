@@ -27,6 +27,7 @@ from adapterhub.formats.manifest import decode_manifest
 from adapterhub.hub.paths import PICKLES
 
 COMPOSITION_METHOD = "composition"
+LORA_METHOD = "lora"
 _MAX_TEXT = 1_000_000
 
 
@@ -49,8 +50,15 @@ class AdapterFolder:
 def read_folder(path: Path) -> AdapterFolder:
     """Raises NotFoundError for what is no adapter, FormatError for one that breaks a rule."""
     check_kind(path)
+    check_single(path)
     manifest, config, composition = read_manifest(path), read_config(path), read_composition(path)
-    return AdapterFolder(path, manifest or infer_manifest(config, composition), config, composition)
+    manifest = manifest or infer_manifest(config, composition)
+    missing = missing_file(path, manifest, config)
+    if missing:
+        raise NotFoundError(
+            f"{path} has no {missing}, which {manifest.method} needs", hint="copy the whole folder"
+        )
+    return AdapterFolder(path, manifest, config, composition)
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -107,6 +115,42 @@ def check_kind(path: Path) -> None:
         f"{path} is not an adapter: no {MANIFEST_FILE}, {CONFIG_FILE} or {COMPOSITION_FILE}",
         hint="name the folder that a training run or a pull wrote",
     )
+
+
+def check_single(path: Path) -> None:
+    """Raises FormatError for a composition beside an adapter: two readers could see either."""
+    own = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (path / name).is_file()]
+    if own and (path / COMPOSITION_FILE).is_file():
+        raise FormatError(
+            f"{path} is two adapters: {COMPOSITION_FILE} is beside {own[0]}",
+            hint="move one of them to a folder of its own",
+        )
+
+
+def missing_file(path: Path, manifest: Manifest, config: Mapping[str, Any] | None) -> str | None:
+    """The file without which the adapter is none; only a method of no tensors does without."""
+    if manifest.method == COMPOSITION_METHOD:
+        needed: tuple[str, ...] = (COMPOSITION_FILE,)
+    elif manifest.method == LORA_METHOD or (config and config.get("peft_type")):
+        needed = (WEIGHTS_FILE, CONFIG_FILE)
+    else:
+        return None
+    return next((name for name in needed if not (path / name).is_file()), None)
+
+
+def named_path(text: str) -> Path | None:
+    """The path that a person means, be there anything or not; None for what may be a ref.
+
+    Raises NotFoundError for the home of a user whom this machine does not know.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise NotFoundError(f"there is no folder {text}", hint="check the path") from error
+    name = text.partition("@")[0]
+    deep = name.count("/") > 1 and ":" not in name
+    meant = text.startswith((".", "/", "~")) or deep or "\\" in text
+    return path if text and (meant or path.exists()) else None
 
 
 def _refuse_pickles(path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,17 @@ class Layout:
     others: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
 
-    @property
-    def pure(self) -> bool:
-        """Whether the whole effect is that of A and B."""
-        parts = {part for shapes in self.modules.values() for part in shapes}
-        return not self.others and parts <= _LOW_RANK
+    def idle(self, zero: Collection[str]) -> list[str]:
+        """Modules that change nothing, given which tensors are all zero.
+
+        B.A is zero where either is; a bias of its own, or a magnitude, can act without them.
+        """
+        return [
+            module
+            for module, shapes in self.modules.items()
+            if any(f"{module}.{part}" in zero for part in _LOW_RANK & shapes.keys())
+            and all(f"{module}.{part}" in zero for part in shapes.keys() - _LOW_RANK)
+        ]
 
 
 def read_layout(header: Header) -> Layout:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from adapterhub.domain.patterns import is_plain, value_for
 from adapterhub.formats.config_rules import repetitions
 
-_PLAIN = re.compile(r"[\w.-]+")
 _LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
 _MAX_STEPS = 10**8
+_MAX_REGEXES = 200
 
 
 class CostlyPatternError(Exception):
@@ -40,27 +41,22 @@ def names_module(names: Any, module: str) -> bool:
 
 def by_pattern(module: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
     """The value of the first pattern for the name or its dotted end. Raises CostlyPatternError."""
-    if not patterns:
-        return default
-    parts = module.split(".")
-    ends = {".".join(parts[start:]) for start in range(len(parts))}
-    regexes = 0
-    for key, value in patterns.items():
-        if key in ends:
-            return value
-        if not _PLAIN.fullmatch(key):
-            regexes += 1
-            if regexes > 200:
-                raise CostlyPatternError
-            if _matches(rf"(.*\.)?({key})", module):
-                return value
-    return default
+    regexes = [key for key in patterns or {} if not is_plain(key)]
+    if len(regexes) > _MAX_REGEXES:
+        raise CostlyPatternError
+    for key in regexes:
+        _refuse_costly(f".*{key}", module)
+    return value_for(module, patterns, default)
 
 
 def _matches(pattern: str, module: str) -> bool:
+    _refuse_costly(pattern, module)
+    return re.fullmatch(pattern, module) is not None
+
+
+def _refuse_costly(pattern: str, module: str) -> None:
     if math.comb(len(module), min(repetitions(pattern), len(module) // 2)) > _MAX_STEPS:
         raise CostlyPatternError
-    return re.fullmatch(pattern, module) is not None
 
 
 def _in_layers(module: str, config: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,15 +69,18 @@ def fetch(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Fetched:
-    """The object with this entry's bytes, downloaded if need be, by one process at a time.
+    """The object with this entry's bytes, downloaded if need be, by one process at a time where the
+    file system has locks.
 
     Raises IntegrityError when the remote twice sends something else than it promised.
     """
     key = _key(entry, snapshot)
-    with lock(cache_dir() / "locks" / f"{key}.lock", what=entry.path, note=note):
+    with lock(cache_dir() / "locks" / f"{key}.lock", what=entry.path, note=note) as held:
         present = _present(entry)
         if present is None:
-            return _download(store, snapshot, entry, key, progress=progress, note=note)
+            # Without a lock, two processes writing one part would each spoil the other's.
+            part = f"{key}.part" if held else f"{key}.{secrets.token_hex(4)}.part"
+            return _download(store, snapshot, entry, part, progress=progress, note=note)
         if progress is not None:
             progress(entry.path, entry.size, entry.size)
         return present
@@ -130,12 +134,12 @@ def _download(
     store: Store,
     snapshot: Snapshot,
     entry: FileEntry,
-    key: str,
+    part_name: str,
     *,
     progress: Progress | None,
     note: Note | None,
 ) -> Fetched:
-    part = make_folder(parts_dir()) / f"{key}.part"
+    part = make_folder(parts_dir()) / part_name
     downloaded = 0
     problem = None
     for _ in range(2):

@@ -5,11 +5,17 @@ The same rules as for a pull: known kinds of files only, nothing hidden, no link
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from adapterhub.domain.manifest import MANIFEST_FILE
 from adapterhub.errors import FormatError, NotFoundError
-from adapterhub.hub.files import is_regular, regular_files
+from adapterhub.formats.manifest import encode_manifest
+from adapterhub.hub.files import is_regular, link_or_copy, make_folder, regular_files
+from adapterhub.hub.folder import read_folder
 from adapterhub.hub.paths import check_paths, is_wanted
 
 
@@ -37,3 +43,27 @@ def outgoing(folder: Path, *, name: str) -> Outgoing:
         if not is_regular(source):
             raise FormatError(f"{path} in {folder} is a link", hint="put a copy in its place")
     return Outgoing(files=files, skipped=tuple(sorted(found.keys() - files.keys())))
+
+
+@contextlib.contextmanager
+def recording(folder: Path, allowed: frozenset[str], *, name: str) -> Iterator[Path]:
+    """The folder to send: itself, or a copy whose manifest says which problems were allowed.
+
+    A manifest that cannot be read, or inferred, cannot be added to and is sent as it is.
+    """
+    try:
+        manifest = read_folder(folder).manifest if allowed else None
+    except FormatError:
+        manifest = None
+    if manifest is None or allowed <= set(manifest.allowed):
+        yield folder
+        return
+    noted = replace(manifest, allowed=tuple(sorted({*manifest.allowed, *allowed})))
+    with TemporaryDirectory(prefix="adapterhub-push-") as work:
+        for path, source in outgoing(folder, name=name).files.items():
+            target = Path(work, path)
+            make_folder(target.parent)
+            if path != MANIFEST_FILE:
+                link_or_copy(source, target)
+        Path(work, MANIFEST_FILE).write_bytes(encode_manifest(noted))
+        yield Path(work)

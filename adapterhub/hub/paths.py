@@ -23,7 +23,10 @@ PICKLES = frozenset((".bin", ".pt", ".pkl", ".pickle", ".pth", ".ckpt"))
 _LEGAL = frozenset(("LICENSE", "NOTICE"))
 _BESIDE_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+# Control characters, what Windows refuses, and what turns the direction of writing.
+_FORBIDDEN = re.compile(
+    r'[\x00-\x1f\x7f-\x9f<>:"\\|?*\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
+)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.I)
 
 

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from adapterhub.errors import FormatError, NotFoundError, UsageError
 from adapterhub.hub.files import atomic_write, read_bytes
 from adapterhub.hub.home import config_path, registry_dir
-from adapterhub.hub.locks import lock
+from adapterhub.hub.locks import write_lock
 
 LOCAL = "local"
 HUB = "hub"
 BUILT_IN = (LOCAL, HUB)
-_PUBLIC_HUB = "https://huggingface.co"
+PUBLIC_HUB = "https://huggingface.co"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _LIMIT = 1 << 20
 
@@ -35,7 +35,7 @@ class Remote:
 
 def default_hub() -> Remote:
     """`$HF_ENDPOINT`, or the public Hugging Face Hub."""
-    return Remote(name=HUB, uri=normal_uri(os.environ.get("HF_ENDPOINT") or _PUBLIC_HUB))
+    return Remote(name=HUB, uri=normal_uri(os.environ.get("HF_ENDPOINT") or PUBLIC_HUB))
 
 
 def local() -> Remote:
@@ -65,13 +65,19 @@ def add_remote(name: str, uri: str) -> Remote:
     """Write a remote to the config file. Raises UsageError for a bad or taken name or URI."""
     _check_name(name)
     added = Remote(name=name, uri=normal_uri(uri))
-    with lock(config_path().with_suffix(".lock")):
+    with write_lock(config_path().with_suffix(".lock")):
         config = _config()
         configured = _configured(config)
         if configured.get(name, added.uri) != added.uri:
             raise UsageError(
                 f"the remote {name!r} already is {configured[name]}",
                 hint=f"forget it first: adapterhub remote rm {name}",
+            )
+        twin = _twin(name, configured)
+        if twin is not None:
+            raise UsageError(
+                f"{name!r} and the remote {twin!r} would share the variable {token_variable(name)}",
+                hint="choose a name that differs by more than '-' and '_'",
             )
         _save(config, {**configured, name: added.uri})
     return added
@@ -82,10 +88,15 @@ def remove_remote(name: str) -> Remote:
     if name in BUILT_IN:
         raise UsageError(f"{name!r} is built in", hint="only remotes you added can be removed")
     removed = remote(name)
-    with lock(config_path().with_suffix(".lock")):
+    with write_lock(config_path().with_suffix(".lock")):
         config = _config()
         _save(config, {key: uri for key, uri in _configured(config).items() if key != name})
     return removed
+
+
+def token_variable(name: str) -> str:
+    """The environment variable with the token of a remote; no two remotes share one."""
+    return f"ADAPTERHUB_TOKEN_{name.upper().replace('-', '_')}"
 
 
 def normal_uri(uri: str) -> str:
@@ -151,7 +162,18 @@ def _configured(config: Mapping[str, Any]) -> dict[str, str]:
             normal_uri(uri)
         except UsageError as error:
             raise FormatError(f"{key}: {error.message}", hint=error.hint) from error
+        twin = _twin(name, table)
+        if twin is not None:
+            raise FormatError(
+                f"{key}: it shares {token_variable(name)} with {twin!r}", hint="rename one of them"
+            )
     return {name: normal_uri(uri) for name, uri in table.items()}
+
+
+def _twin(name: str, known: Iterable[str]) -> str | None:
+    """Another name with the same variable, whose remote would be shown this one's token."""
+    mine = token_variable(name)
+    return next((other for other in known if other != name and token_variable(other) == mine), None)
 
 
 def _save(config: Mapping[str, Any], table: Mapping[str, str]) -> None:

@@ -6,22 +6,38 @@ Knows paths only; what is written is up to the block that writes it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import glob
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from adapterhub.domain.manifest import CONFIG_FILE, MANIFEST_FILE
 from adapterhub.errors import UsageError
-from adapterhub.hub.files import delete_tree, disk, make_folder, regular_files, sync_folder
+from adapterhub.hub.files import (
+    delete_tree,
+    disk,
+    is_regular,
+    make_folder,
+    regular_files,
+    sync_folder,
+)
+from adapterhub.hub.paths import is_wanted
 
 _DAY = 86400.0
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 
 def check_free(out: Path, *, overwrite: bool = False) -> None:
-    """Raises UsageError unless `out` may be written: absent, empty, or an adapter to overwrite."""
+    """Raises UsageError unless `out` may be written: absent, empty, or an adapter to overwrite.
+
+    A folder that holds anything else as well, such as notes or a git clone, is never overwritten.
+    """
     if not out.exists():
         return
     if not out.is_dir():
@@ -34,10 +50,23 @@ def check_free(out: Path, *, overwrite: bool = False) -> None:
             f"{out} is not empty and holds no adapter, so it is never overwritten",
             hint="name a folder that does not exist yet",
         )
+    stranger = next((path for path in sorted(out.iterdir()) if not _of_an_adapter(path)), None)
+    if stranger is not None:
+        raise UsageError(
+            f"{out} holds {stranger.name!r}, which no adapter has, so it is never overwritten",
+            hint="move that away, or name a folder that does not exist yet",
+        )
     if not overwrite:
         raise UsageError(
             f"{out} already holds an adapter", hint="name another folder, or add --overwrite"
         )
+
+
+def _of_an_adapter(path: Path) -> bool:
+    """A file that a push would send, or the loss curve that training draws."""
+    return is_regular(path) and (
+        is_wanted(path.name) or (path.suffix == ".png" and path.name[0] != ".")
+    )
 
 
 @contextlib.contextmanager
@@ -62,8 +91,10 @@ def _sweep(out: Path) -> None:
     """Delete what runs that were killed a day ago or longer left beside `out`."""
     horizon = time.time() - _DAY
     for path in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        # Without `out`, an old folder is what a kill between two renames left of it.
+        left = (".part", ".old") if out.exists() else (".part",)
         with contextlib.suppress(FileNotFoundError):
-            if path.suffix in (".part", ".old") and path.lstat().st_mtime < horizon:
+            if path.suffix in left and path.lstat().st_mtime < horizon:
                 delete_tree(path)
 
 
@@ -75,15 +106,39 @@ def _sync(stage: Path) -> None:
 
 
 def _swap(stage: Path, out: Path) -> None:
+    """Put the stage in the place of `out`; what was there is at the stage's place, or gone."""
     old = stage.with_suffix(".old")
     with disk("write", out):
-        if out.exists():
-            os.replace(out, old)
-        try:
+        if not out.exists():
             os.replace(stage, out)
-        except OSError:
-            if old.exists():
-                os.replace(old, out)
-            raise
+        elif not _exchange(stage, out):
+            _replace(stage, out, old)
     sync_folder(out.parent)
     delete_tree(old)
+
+
+def _replace(stage: Path, out: Path, old: Path) -> None:
+    """Two renames. A process killed outright between them leaves the old folder as `old` only."""
+    try:
+        os.replace(out, old)
+        os.replace(stage, out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Linux's renameat2, which swaps two names at once; False where it does not exist."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapterhub.domain.base import BaseSpec, same_base
-from adapterhub.domain.manifest import WEIGHTS_FILE, BaseRecord, Manifest
+from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseRecord, Manifest
+from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.errors import FormatError, NotFoundError, PluginError
+from adapterhub.formats.adapter_config import check_config
 from adapterhub.formats.safetensors_header import (
     Header,
     find_nonfinite,
@@ -23,7 +25,8 @@ from adapterhub.formats.safetensors_header import (
     read_header,
 )
 from adapterhub.hub import folder as folders
-from adapterhub.hub.lora_layout import PREFIX, layout_facts, layout_problems, read_layout
+from adapterhub.hub.folder import COMPOSITION_METHOD, LORA_METHOD
+from adapterhub.hub.lora_layout import PREFIX, Layout, layout_facts, layout_problems, read_layout
 from adapterhub.hub.paths import MAX_FILES, check_paths, unsafe
 from adapterhub.hub.problems import Problem, Report, few
 from adapterhub.plugin.catalog import catalog
@@ -31,7 +34,8 @@ from adapterhub.plugin.catalog import catalog
 __all__ = ["Problem", "Report", "verify_folder"]
 
 T = TypeVar("T")
-_COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
+_LORA_TYPE = "LORA"
+_LORA_NAME = re.compile(r"(?:^|\.)lora_")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -45,11 +49,9 @@ def verify_folder(path: Path, *, base: BaseSpec | None = None) -> Report:
     problems = list(_name_problems(path))
     if problems:  # opening what a hostile name or a link leads to is not worth one more finding
         return Report(False, tuple(problems), facts)
-    try:
-        folders.check_kind(path)
-    except FormatError as error:
-        problems.append(Problem("pickle", error.message, error.hint or ""))
-    else:
+    _reading("pickle", problems, lambda: folders.check_kind(path))
+    if not problems:
+        _reading("two-adapters", problems, lambda: folders.check_single(path))
         _check_contents(path, base, problems, facts)
     return Report(not problems, tuple(problems), facts)
 
@@ -60,7 +62,10 @@ def _check_contents(
     config = _reading("bad-config", problems, lambda: folders.read_config(path))
     composition = _reading("bad-composition", problems, lambda: folders.read_composition(path))
     manifest = _reading("bad-manifest", problems, lambda: folders.read_manifest(path))
-    if manifest is None and not problems:
+    if composition is not None:
+        facts["members"] = "unchecked"
+    unread = {problem.code for problem in problems} - {"two-adapters"}
+    if manifest is None and not unread:
         manifest = _reading(
             "bad-config", problems, lambda: folders.infer_manifest(config, composition)
         )
@@ -68,13 +73,13 @@ def _check_contents(
         facts |= {"method": manifest.method, "base": manifest.base.id}
         facts |= {"inferred": manifest.inferred}
         problems += _manifest_problems(manifest, config, composed=composition is not None)
+        problems += _missing_problems(path, manifest, config)
         if base:
             problems += _base_problems(manifest.base, base, facts)
+    method = manifest.method if manifest else None
     if (path / WEIGHTS_FILE).is_file():
-        _check_weights(path / WEIGHTS_FILE, config, problems, facts)
-    elif config and config.get("peft_type"):
-        problems.append(
-            Problem("missing-weights", f"there is no {WEIGHTS_FILE}", "copy the whole folder")
+        _check_weights(
+            path / WEIGHTS_FILE, config, problems, facts, method=None if composition else method
         )
 
 
@@ -95,7 +100,7 @@ def _name_problems(path: Path) -> Iterator[Problem]:
         names.append(name)
         if link:
             yield Problem(
-                "symlink", f"{name} is not a plain file", "replace it by a copy of what it means"
+                "symlink", f"{name!r} is not a plain file", "replace it by a copy of what it means"
             )
         reason = unsafe(name)
         if reason:
@@ -127,6 +132,12 @@ def _manifest_problems(
     manifest: Manifest, config: Mapping[str, Any] | None, *, composed: bool
 ) -> Iterator[Problem]:
     if composed:
+        if manifest.method != COMPOSITION_METHOD:
+            yield Problem(
+                "method-disagrees",
+                f"the manifest says {manifest.method}, and there is a composition",
+                "remove the file that does not belong here",
+            )
         return
     try:
         method = catalog().methods[manifest.method]
@@ -149,6 +160,17 @@ def _manifest_problems(
         )
 
 
+def _missing_problems(
+    path: Path, manifest: Manifest, config: Mapping[str, Any] | None
+) -> Iterator[Problem]:
+    missing = folders.missing_file(path, manifest, config)
+    if missing:
+        code = "missing-weights" if missing == WEIGHTS_FILE else "missing-file"
+        yield Problem(
+            code, f"{manifest.method} needs {missing}, and there is none", "copy the whole folder"
+        )
+
+
 def _different_ids(left: str, right: str) -> bool:
     """Only ids of the hub can disagree: a path is where a base once lay on its author's disk."""
     hub_ids = _HUB_ID.fullmatch(left) and _HUB_ID.fullmatch(right)
@@ -158,41 +180,29 @@ def _different_ids(left: str, right: str) -> bool:
 def _base_problems(
     recorded: BaseRecord, given: BaseSpec, facts: dict[str, Any]
 ) -> Iterator[Problem]:
-    difference = None
-    if recorded.fingerprint is not None:
-        facts["base_match"] = same_base(recorded.fingerprint, given.fingerprint)
-        if facts["base_match"] == "other":
-            difference = "and its weights are others"
-    elif recorded.id.casefold() not in {n.casefold() for n in (given.id, given.name, given.source)}:
-        difference = "and nothing shows that they are one"
-    elif _other_commit(recorded.revision, given.revision):
-        difference = "another revision"
-    facts.setdefault("base_match", "other" if difference else "by name")
-    if difference:
+    found = match_base(recorded, given)
+    facts["base_match"] = found.verdict
+    if found.differences:
+        facts["base_differences"] = list(found.differences)
+    if not found.fits:
         yield Problem(
             "wrong-base",
-            f"it was made for {_base_text(recorded.id, recorded.revision)}, this base is "
-            f"{_base_text(given.id, given.revision)}, {difference}",
+            f"it was made for {base_text(recorded)}, this base is "
+            f"{base_text(record_of(given))}, {found.reason}",
             f"use its own base: {recorded.id}",
         )
-
-
-def _other_commit(recorded: str | None, given: str) -> bool:
-    """Commits of one kind compare; a branch's name says nothing, nor does a file's hash."""
-    if not recorded or not _COMMIT.fullmatch(recorded) or not _COMMIT.fullmatch(given):
-        return False
-    return len(recorded) == len(given) and recorded != given
-
-
-def _base_text(name: str, revision: str | None) -> str:
-    return f"{name}@{revision.removeprefix('sha256:')[:12]}" if revision else name
 
 
 # --- weights ----------------------------------------------------------------------------------
 
 
 def _check_weights(
-    path: Path, config: Mapping[str, Any] | None, problems: list[Problem], facts: dict[str, Any]
+    path: Path,
+    config: Mapping[str, Any] | None,
+    problems: list[Problem],
+    facts: dict[str, Any],
+    *,
+    method: str | None,
 ) -> None:
     header = _reading("bad-weights", problems, lambda: read_header(path))
     if header is None:
@@ -208,24 +218,62 @@ def _check_weights(
                 "the training run diverged; ask its author for an earlier checkpoint",
             )
         )
-    if config and config.get("peft_type") == "LORA":
-        layout = read_layout(header)
-        problems += layout_problems(config, layout)
-        facts |= layout_facts(config, layout)
-        problems += _effect_problems(path, header, facts)
+    if config is None:
+        return
+    peft_type = config.get("peft_type")
+    named_lora = any(_LORA_NAME.search(name) for name in header.tensors)
+    problems += _method_problems(method, peft_type, named_lora=named_lora)
+    if peft_type == _LORA_TYPE or method == LORA_METHOD or (named_lora and peft_type is None):
+        _check_lora(path, header, config, problems, facts)
 
 
-def _effect_problems(path: Path, header: Header, facts: dict[str, Any]) -> Iterator[Problem]:
-    """B.A is zero where either is; all of them zero means an adapter that changes nothing."""
+def _method_problems(
+    method: str | None, peft_type: str | None, *, named_lora: bool
+) -> Iterator[Problem]:
+    """What peft would build must be what the manifest, and the tensors' names, speak of."""
+    if peft_type is None:
+        if named_lora or method == LORA_METHOD:
+            yield Problem(
+                "method-disagrees",
+                f"the {'tensors are' if named_lora else 'manifest is'} of a LoRA, and "
+                f"{CONFIG_FILE} has no 'peft_type' that says so",
+                "save the adapter again with save_pretrained, which writes it",
+            )
+    elif method and (peft_type.lower() != method or peft_type != peft_type.upper()):
+        yield Problem(
+            "method-disagrees",
+            f"the method is {method}, but {CONFIG_FILE} says {peft_type}",
+            "ask its author which method it was trained by",
+        )
+
+
+def _check_lora(
+    path: Path,
+    header: Header,
+    config: Mapping[str, Any],
+    problems: list[Problem],
+    facts: dict[str, Any],
+) -> None:
+    """By the rules of a LoRA, also where the config does not call itself one."""
+    if config.get("peft_type") != _LORA_TYPE:
+        as_lora = {**config, "peft_type": _LORA_TYPE}
+        checked = _reading("bad-config", problems, lambda: check_config(as_lora))
+    else:
+        checked = dict(config)
     layout = read_layout(header)
+    if checked is not None:
+        problems += layout_problems(checked, layout)
+        facts |= layout_facts(checked, layout)
     zero = {name.removeprefix(PREFIX) for name in find_zero(path, header)}
-    idle = [
-        module
-        for module, shapes in layout.modules.items()
-        if any(f"{module}.{part}" in zero for part in shapes if "lora_magnitude" not in part)
-    ]
+    problems += _effect_problems(layout, zero, facts)
+
+
+def _effect_problems(
+    layout: Layout, zero: Collection[str], facts: dict[str, Any]
+) -> Iterator[Problem]:
+    idle = layout.idle(zero)
     facts["zero_modules"] = len(idle)
-    if layout.modules and len(idle) == len(layout.modules) and layout.pure:
+    if layout.modules and len(idle) == len(layout.modules) and not layout.others:
         yield Problem(
             "no-effect",
             f"lora_B is zero in {len(idle)} of {len(idle)} modules: it changes nothing",

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from adapterhub.domain.base import BaseSpec, same_base
+from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.domain.quantization import Scheme
 from adapterhub.errors import MismatchError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import decode_base, encode_base
@@ -56,22 +57,25 @@ def find_base(name: str) -> BaseSpec:
 
 
 def base_for(record: BaseRecord) -> BaseSpec:
-    """The base here that an adapter was made for: same bytes first, then a probable match.
+    """The base here that an adapter was made for, the same bytes before a probable match.
 
-    Raises NotFoundError when there is none, MismatchError when only the name agrees.
+    Raises NotFoundError when there is none, MismatchError when one only looks like it.
     """
-    bases = list_bases()
-    if record.fingerprint is not None:
-        for verdict in ("same", "probable"):
-            matches = [b for b in bases if same_base(b.fingerprint, record.fingerprint) == verdict]
-            if matches:
-                return _nearest_scheme(matches, record.scheme)
-    named = [base for base in bases if base.id == record.id]
-    if named and record.fingerprint is None:
-        return _nearest_scheme(named, record.scheme)
-    if named:
+    judged = [(match_base(record, base), base) for base in list_bases()]
+    for verdict in ("same", "probable", "by name"):
+        fitting = [base for found, base in judged if found.fits and found.verdict == verdict]
+        if fitting:
+            return _nearest_scheme(fitting, record.scheme)
+    alike = [
+        (found, base)
+        for found, base in judged
+        if found.verdict == "probable" or base.id.casefold() == record.id.casefold()
+    ]
+    if alike:
+        found, base = alike[0]
         raise MismatchError(
-            f"the adapter was made for another revision of {record.id} than {named[0].name}",
+            f"the adapter was made for {base_text(record)}; {base.name} is "
+            f"{base_text(record_of(base))}, {found.reason}",
             hint=f"add the right one: adapterhub base add NAME {record.id}",
         )
     raise NotFoundError(

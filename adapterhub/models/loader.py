@@ -75,8 +75,10 @@ def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Ba
             backend = backend_for(spec.scheme)
             model = backend.load(folder, spec.scheme, device=device, dtype=dtype, dense=dense)
         else:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False
+            ).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model.requires_grad_(False)
     model.eval()
     tokenizer.padding_side = "left"

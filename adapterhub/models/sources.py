@@ -93,10 +93,12 @@ def _from_gguf(path: Path, out: Path, *, say: Callable[[str], None]) -> FloatFol
     say(f"converting {path.name} to float")
     kind = _gguf_kind(path)
     digest = sha256_file(path)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer = AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, trust_remote_code=False
+    )
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
         model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
+            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
         )
     tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
     state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}

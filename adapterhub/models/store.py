@@ -63,7 +63,7 @@ def check_source(folder: Path) -> None:
 
     weight_files(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{folder} is not a model that transformers can read: {str(error).splitlines()[0]}",
@@ -81,7 +81,7 @@ def describe(folder: Path) -> Facts:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         shape = AutoModelForCausalLM.from_config(config)
     return Facts(
@@ -97,7 +97,9 @@ def _write_plain(source: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, trust_remote_code=False
+    )
     for parameter in model.parameters():
         if parameter.ndim >= 2:
             parameter.data = parameter.data.to(torch.bfloat16)

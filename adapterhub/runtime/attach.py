@@ -83,15 +83,3 @@ def read_state(folder: AdapterFolder) -> dict[str, Any]:
         return {}
     read_header(folder.weights_path)
     return dict(load_file(folder.weights_path))
-
-
-def check_composable(methods: Mapping[str, str]) -> None:
-    """Raises CapabilityError when one of several adapters (ref -> method) cannot stack."""
-    if len(methods) < 2:
-        return
-    for ref, name in methods.items():
-        if Capability.STACK not in catalog().methods[name].capabilities:
-            raise CapabilityError(
-                f"{ref} is a {name} adapter, which cannot be composed with others",
-                hint="run it alone",
-            )

@@ -1,4 +1,4 @@
-"""What a person names on the command line, made ready to attach.
+"""What a person names on the command line, verified and made ready to attach.
 
 A subject is a folder, a ref, a written composition such as `A+0.5*B`, or a composition.toml; all
 end as stored adapters with weights. Knows nothing of what will be asked of them.
@@ -7,22 +7,34 @@ end as stored adapters with weights. Knows nothing of what will be asked of them
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from adapterhub.compose.members import Member, open_member
+from adapterhub.compose.members import Member, open_member, outline
 from adapterhub.compose.pin import reopen
+from adapterhub.compose.plan import make_plan
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
-from adapterhub.domain.digest import digest_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.protocols import Slots
-from adapterhub.domain.refs import parse_ref
-from adapterhub.errors import CapabilityError, UsageError
+from adapterhub.domain.refs import Ref, parse_ref
+from adapterhub.errors import CapabilityError, NotFoundError, UsageError
 from adapterhub.formats.composition_file import decode_composition
+from adapterhub.hub.client import refuse_problems
 from adapterhub.hub.folder import AdapterFolder, read_folder
-from adapterhub.runtime.attach import Rack, check_composable
+from adapterhub.plugin.catalog import catalog
+from adapterhub.runtime.attach import Rack
 
-Fetch = Callable[[str], tuple[Path, str | None]]  # ref -> (folder, commit)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Located:
+    """A folder on this machine; `commit` and `remote` are None unless it was pulled."""
+
+    folder: Path
+    commit: str | None = None
+    remote: str | None = None
+
+
+Fetch = Callable[[Ref], Located]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,91 +59,129 @@ class Subject:
         """What each member says of the base it was made for."""
         return tuple(member.folder.manifest.base for member in self.members)
 
+    def times(self, weight: float) -> Subject:
+        members = tuple(replace(m, weight=m.weight * weight) for m in self.members)
+        return replace(self, members=members)
+
 
 def slot_of(member: Member) -> str:
     """Equal weights under an equal config share a slot, whatever they are called.
 
     Under another config, such as another alpha, the same weights are another adapter.
     """
-    identity = {"weights": member.sha256, "config": dict(member.folder.config or {})}
-    return f"a{digest_of(identity)[:16]}"
+    return f"a{member.identity[:16]}"
 
 
-def resolve_subject(text: str, fetch: Fetch) -> Subject:
-    """Find everything that `text` names. Raises what fetching and reading raise."""
-    path = Path(text).expanduser()
-    if path.is_file() and path.suffix == ".toml":
-        return _pinned(text, decode_composition(path.read_bytes(), name=path.name), fetch)
-    if text and path.is_dir():
-        return _stored(text, path, None, fetch)
-    composition = parse_composition(text)
-    found = [
-        (_stored(term.ref, *_locate(term.ref, fetch), fetch), term.weight)
-        for term in composition.terms
-    ]
-    if composition.single:
-        return replace(found[0][0], name=text)
-    members = [
-        replace(member, weight=member.weight * weight)
-        for subject, weight in found
-        for member in subject.members
-    ]
-    return _checked(Subject(name=text, members=tuple(members)))
+def resolve_subject(text: str, fetch: Fetch, *, allow: frozenset[str] = frozenset()) -> Subject:
+    """Find and verify everything that `text` names.
+
+    Raises VerificationError for the first problem of a member whose code is not in `allow`, and
+    what fetching and reading raise.
+    """
+    return _Resolver(fetch, allow).subject(text)
+
+
+def together(name: str, subjects: list[Subject]) -> Subject:
+    """Several subjects as one sum. Raises CapabilityError for one that is not a plain sum itself,
+    UsageError for an adapter that takes part twice: its slot has one weight."""
+    if len(subjects) == 1:
+        only = replace(subjects[0], name=name)
+    else:
+        for subject in subjects:
+            if subject.strategy != "linear" and len(subject.members) > 1:
+                raise CapabilityError(
+                    f"{subject.name} is combined by {subject.strategy} and cannot be part of a sum",
+                    hint=f"merge it first: adapterhub stack {subject.name} -o DIR",
+                )
+        only = Subject(name=name, members=tuple(m for s in subjects for m in s.members))
+    seen: dict[str, str] = {}
+    for member in only.members:
+        if member.identity in seen:
+            raise UsageError(
+                f"{seen[member.identity]} and {member.ref} in {name} are the same adapter",
+                hint=f"give it one weight: 2*{member.ref}",
+            )
+        seen[member.identity] = member.ref
+    return only
 
 
 def attach_subject(rack: Rack, subject: Subject) -> Slots:
     """Attach every member and return the slots that answer as the subject.
 
-    Raises CapabilityError for a composition whose strategy exists only as a merged adapter.
+    Raises CapabilityError for a composition whose strategy exists only as a merged adapter, or
+    whose members are not all low-rank deltas (a weight means nothing to anything else), and what
+    the plan refuses: other bases, layouts or shapes.
     """
-    if subject.strategy != "linear" and not subject.single:
-        raise CapabilityError(
-            f"{subject.name} is combined by {subject.strategy}, which cannot be attached unmerged",
-            hint=f"merge it first: adapterhub stack {subject.name} -o DIR",
-        )
-    check_composable({m.ref: m.folder.manifest.method for m in subject.members})
+    if not subject.single:
+        if subject.strategy != "linear":
+            raise CapabilityError(
+                f"{subject.name} is combined by {subject.strategy}, which cannot be attached "
+                "unmerged",
+                hint=f"merge it first: adapterhub stack {subject.name} -o DIR",
+            )
+        outlines = [outline(member) for member in subject.members]
+        make_plan(outlines, strategy=catalog().strategies["linear"])
     for member in subject.members:
         rack.attach(slot_of(member), member.folder)
     return subject.slots
 
 
-def _locate(ref: str, fetch: Fetch) -> tuple[Path, str | None]:
-    path = Path(ref).expanduser()
-    if path.is_dir():
-        return path, None
-    parse_ref(ref)  # says what is wrong with a name before anything is asked of a remote
-    return fetch(ref)
+@dataclass(frozen=True, slots=True)
+class _Resolver:
+    fetch: Fetch
+    allow: frozenset[str]
+    verified: set[Path] = field(default_factory=set)
 
+    def subject(self, text: str) -> Subject:
+        path = Path(text).expanduser()
+        if path.is_file() and path.suffix == ".toml":
+            pinned = decode_composition(path.read_bytes(), name=path.name)
+            return self._pinned(text, pinned, at=Located(folder=path.parent))
+        if text and path.is_dir():
+            return self._stored(text, Located(folder=path))
+        terms = parse_composition(text).terms
+        found = [self._stored(t.ref, self._locate(t.ref)).times(t.weight) for t in terms]
+        return together(text, found)
 
-def _stored(ref: str, path: Path, commit: str | None, fetch: Fetch) -> Subject:
-    folder = read_folder(path)
-    if folder.composition is not None:
-        return _pinned(ref, folder.composition, fetch)
-    return Subject(name=ref, members=(open_member(ref, folder, commit=commit),))
+    def _locate(self, ref: str, *, beside: Located | None = None) -> Located:
+        """A folder, or a ref; one in a stored composition is first sought where that came from."""
+        here = (beside.folder if beside and not beside.commit else Path()) / Path(ref).expanduser()
+        if here.is_dir():
+            return Located(folder=here)
+        if ref.startswith((".", "/", "~")):
+            raise NotFoundError(f"there is no folder {ref}", hint="check the path")
+        parsed = parse_ref(ref)
+        if beside and beside.remote and parsed.remote is None:
+            try:
+                return self.fetch(parsed.on(beside.remote))
+            except NotFoundError:
+                pass
+        return self.fetch(parsed)
 
+    def _read(self, at: Located) -> AdapterFolder:
+        folder = read_folder(at.folder)
+        if at.folder not in self.verified:
+            refuse_problems(at.folder, allow=self.allow)
+            self.verified.add(at.folder)
+        return folder
 
-def _pinned(name: str, pinned: PinnedComposition, fetch: Fetch) -> Subject:
-    def find(term: PinnedTerm) -> AdapterFolder:
-        exact = str(parse_ref(term.ref).at(term.commit)) if term.commit else term.ref
-        return read_folder(_locate(exact, fetch)[0])
+    def _stored(self, ref: str, at: Located) -> Subject:
+        folder = self._read(at)
+        if folder.composition is not None:
+            return self._pinned(ref, folder.composition, at=at)
+        member = open_member(ref, folder, commit=at.commit, remote=at.remote)
+        return Subject(name=ref, members=(member,))
 
-    subject = Subject(
-        name=name,
-        members=reopen(pinned, find),
-        strategy=pinned.strategy,
-        rank=pinned.rank,
-    )
-    return _checked(subject)
+    def _pinned(self, name: str, pinned: PinnedComposition, *, at: Located) -> Subject:
+        places: dict[str, Located] = {}
 
+        def find(term: PinnedTerm) -> AdapterFolder:
+            exact = str(parse_ref(term.ref).at(term.commit)) if term.commit else term.ref
+            places[term.ref] = self._locate(exact, beside=at)
+            return self._read(places[term.ref])
 
-def _checked(subject: Subject) -> Subject:
-    """Raises UsageError when one adapter takes part twice: its slot has one weight."""
-    seen: dict[str, str] = {}
-    for member in subject.members:
-        if member.sha256 in seen:
-            raise UsageError(
-                f"{seen[member.sha256]} and {member.ref} in {subject.name} are the same adapter",
-                hint=f"give it one weight: 2*{member.ref}",
-            )
-        seen[member.sha256] = member.ref
-    return subject
+        members = tuple(
+            replace(member, remote=places[member.ref].remote) for member in reopen(pinned, find)
+        )
+        subject = Subject(name=name, members=members, strategy=pinned.strategy, rank=pinned.rank)
+        return together(name, [subject])

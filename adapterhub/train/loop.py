@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from adapterhub.domain.protocols import AttachedAdapter, Example, LoadedBase, Objective
 from adapterhub.domain.recipe import Recipe, learning_rate_at
-from adapterhub.errors import TrainingError
+from adapterhub.errors import Terminated, TrainingError
 from adapterhub.models.quiet import quiet
 from adapterhub.train.data import batches, collate
 
@@ -92,7 +92,7 @@ def fit(
             if number == 1 or recipe.steps == 1:
                 _weights_moved(before, parameters)
             on_step(steps[-1])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         return Outcome(steps=tuple(steps), stopped="interrupted")
     finally:
         base.model.eval()

@@ -17,9 +17,9 @@ from adapterhub.domain.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
-    BaseRecord,
     Manifest,
 )
+from adapterhub.domain.match import record_of
 from adapterhub.domain.recipe import Recipe
 from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.card import render_card
@@ -66,14 +66,3 @@ def save_adapter(
         if outcome.steps:
             draw_losses({out.name: outcome.steps}, folder / CURVE_FILE)
     return manifest
-
-
-def record_of(base: BaseSpec) -> BaseRecord:
-    """What an adapter remembers of the base it was made on."""
-    return BaseRecord(
-        id=base.id,
-        revision=base.revision,
-        family=base.family,
-        fingerprint=base.fingerprint,
-        scheme=base.scheme,
-    )

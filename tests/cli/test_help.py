@@ -33,6 +33,7 @@ OPTIONS = {
     "remote list": "--json",
     "remote rm": "",
     "remote login": "--token",
+    "remote logout": "",
     "methods": "--json",
     "plugins": "--json",
     "demo": "--gguf --home --steps --items --device --json",

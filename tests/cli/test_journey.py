@@ -131,7 +131,8 @@ def test_a_dry_push_publishes_nothing(adapterhub: CommandLine, adapter: Path) ->
 def test_a_dry_removal_removes_nothing(adapterhub: CommandLine, published: str) -> None:
     adapterhub.ok("pull", published)
     adapterhub.ok("rm", published, "--dry-run")
-    adapterhub.ok("rm", published, "--remote", "--dry-run")
+    there = adapterhub.ok("rm", published, "--remote", "--dry-run").out
+    assert f"{published} with all its revisions from local (file://" in there
     assert len(adapterhub.ok("list", "--json").json) == 1
     assert len(adapterhub.ok("search", "--remote", "local", "--json").json) == 1
 
@@ -142,6 +143,13 @@ def test_a_no_removes_nothing(adapterhub: CommandLine, published: str) -> None:
     assert done.code == 1
     assert "error: nothing was removed\n" in done.out
     assert len(adapterhub.ok("list", "--json").json) == 1
+
+
+def test_the_question_says_where_it_removes(adapterhub: CommandLine, published: str) -> None:
+    done = adapterhub.on_terminal("rm", published, "--remote", typed="n\n", columns=400)
+    assert f"Remove {published} with all its revisions from local (file://" in done.out
+    assert adapterhub("rm", published, "--remote").code == 2
+    assert len(adapterhub.ok("search", "--remote", "local", "--json").json) == 1
 
 
 def test_a_yes_removes(adapterhub: CommandLine, published: str) -> None:
@@ -176,3 +184,6 @@ def test_a_token_may_come_through_a_pipe_and_is_never_shown(adapterhub: CommandL
     assert "hf_secretsecret42" in kept.read_text()
     assert kept.stat().st_mode & 0o077 == 0
     assert "secret" not in json.dumps([done.out, adapterhub("pull", "hub:a/b").err])
+    assert adapterhub.ok("remote", "logout", "hub").out == "forgot the token for hub\n"
+    assert "hf_secretsecret42" not in kept.read_text()
+    assert adapterhub.ok("remote", "logout", "hub").out == "no token is kept for hub\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from adapterhub.cli.options import base_option, device_option, json_option
+from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
 from adapterhub.cli.workbench import open_workbench
 
@@ -21,6 +21,7 @@ from adapterhub.cli.workbench import open_workbench
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many items of each task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the items.")
+@allow_option
 @base_option
 @device_option
 @json_option
@@ -30,6 +31,7 @@ def evaluate(
     tasks: tuple[str, ...],
     limit: int | None,
     seed: int,
+    allow: tuple[str, ...],
     base_name: str | None,
     device: str | None,
     as_json: bool,
@@ -44,7 +46,9 @@ def evaluate(
     from adapterhub.evaluate.tasks.load import load_task
 
     data = [load_task(task, limit=limit, seed=seed) for task in tasks]
-    bench = open_workbench(refs, base_name=base_name, device=device, out=out)
+    bench = open_workbench(
+        refs, base_name=base_name, device=device, out=out, allow=frozenset(allow)
+    )
     subjects = [(s.name, slots) for s, slots in zip(bench.subjects, bench.slots, strict=True)]
     with out.progress(unit="items") as bar:
         line = bar.add_task("evaluating", total=None, note="")

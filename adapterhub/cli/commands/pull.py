@@ -66,4 +66,6 @@ def _show(pulled: Pulled, report: Report, out: Output) -> None:
     if report.ok and "tensors" in facts:
         scaling = f"; scaling {facts['scaling']}" if "scaling" in facts else ""
         out.line(f"  config   agrees with its {facts['tensors']} tensors{scaling}")
+    if "members" in facts:
+        out.line(f"  members  {facts['members']}")
     out.line(f"  effect   {facts['effect']}: adapterhub verify {pulled.ref.id} --base NAME")

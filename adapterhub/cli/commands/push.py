@@ -12,10 +12,11 @@ import click
 from adapterhub.cli.fetching import fetcher, transfer_bar
 from adapterhub.cli.options import dry_run_option, json_option
 from adapterhub.cli.output import Output, megabytes
-from adapterhub.domain.refs import parse_ref
+from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.hub.client import push as push_folder
 from adapterhub.hub.client import refuse_problems
 from adapterhub.hub.outgoing import outgoing
+from adapterhub.hub.remotes import LOCAL
 from adapterhub.plugin.catalog import catalog
 
 
@@ -48,7 +49,7 @@ def push(
     """
     out = Output(as_json=as_json)
     name = parse_ref(ref)
-    with _folder(source, name.id, out) as folder:
+    with _folder(source, name, out, to=to, allow=frozenset(allow)) as folder:
         if dry_run:
             refuse_problems(folder, allow=frozenset(allow))
             sent = outgoing(folder, name=name.id)
@@ -77,7 +78,9 @@ def push(
 
 
 @contextmanager
-def _folder(source: str, name: str, out: Output) -> Iterator[Path]:
+def _folder(
+    source: str, ref: Ref, out: Output, *, to: str | None, allow: frozenset[str]
+) -> Iterator[Path]:
     """The folder to publish; a composition is written into a temporary one."""
     path = Path(source).expanduser()
     if path.is_dir() or (not path.is_file() and "+" not in source and "*" not in source):
@@ -88,13 +91,15 @@ def _folder(source: str, name: str, out: Output) -> Iterator[Path]:
     from adapterhub.compose.plan import make_plan
     from adapterhub.runtime.subjects import resolve_subject
 
-    subject = resolve_subject(source, fetcher(out))
+    subject = resolve_subject(source, fetcher(out), allow=allow)
     plan = make_plan(
         [outline(member) for member in subject.members],
         strategy=catalog().strategies[subject.strategy],
         rank=subject.rank,
+        allow=allow,
     )
     with TemporaryDirectory(prefix="adapterhub-push-") as work:
-        folder = Path(work) / name.rpartition("/")[2]
-        write_composition(folder, subject.members, plan, name=name)
+        folder = Path(work) / ref.name
+        target = to or ref.remote or LOCAL
+        write_composition(folder, subject.members, plan, name=ref.id, target=target)
         yield folder

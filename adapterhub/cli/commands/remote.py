@@ -58,6 +58,16 @@ def login(name: str, token: str | None) -> None:
     Output().line(f"kept a token for {name}")
 
 
+@remote.command()
+@click.argument("name")
+def logout(name: str) -> None:
+    """Forget the token that is kept for the remote NAME."""
+    from adapterhub.hub.credentials import forget_token
+
+    forgotten = forget_token(remotes.remote(name).uri)
+    Output().line(f"forgot the token for {name}" if forgotten else f"no token is kept for {name}")
+
+
 def _asked_for(name: str) -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().strip()

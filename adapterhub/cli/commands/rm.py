@@ -17,15 +17,21 @@ from adapterhub.hub import client
 @yes_option
 @dry_run_option
 def rm(ref: str, *, unpublish: bool, yes: bool, dry_run: bool) -> None:
-    """Remove REF from this machine, or with --remote, with all its revisions from its remote."""
+    """Remove REF from this machine, or with --remote, with all its revisions from its remote.
+
+    Unless REF names a remote, --remote means `local`.
+    """
     out = Output()
     name = parse_ref(ref)
     if unpublish:
+        place = client.published(name).remote
+        what = f"{name.id} with all its revisions from {place.name} ({place.uri})"
         if dry_run:
-            out.line(f"would remove {name} from its remote, with all revisions")
+            out.line(f"would remove {what}")
             return
-        confirm(f"Remove {name} from its remote, with all revisions?", yes=yes)
-        out.line(f"removed {name.id} from {client.unpublish(name).name}")
+        confirm(f"Remove {what}?", yes=yes)
+        client.unpublish(name.on(place.name))
+        out.line(f"removed {what}")
         return
     items = client.chosen(name)
     if not items:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.options import base_option, device_option, json_option
+from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
 from adapterhub.cli.workbench import Workbench, open_workbench
 from adapterhub.domain.evaluation import Message
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Draw from the likeliest tokens of this share.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@allow_option
 @base_option
 @device_option
 @json_option
@@ -59,6 +60,7 @@ def run(
     temperature: float,
     top_p: float,
     seed: int,
+    allow: tuple[str, ...],
     base_name: str | None,
     device: str | None,
     compare: bool,
@@ -75,7 +77,9 @@ def run(
     turns = [Message(role="system", content=system)] if system else []
     from adapterhub.domain.protocols import GenerateRequest
 
-    bench = open_workbench([ref], base_name=base_name, device=device, out=out)
+    bench = open_workbench(
+        [ref], base_name=base_name, device=device, out=out, allow=frozenset(allow)
+    )
 
     def request(*, bare: bool) -> GenerateRequest:
         return GenerateRequest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +16,7 @@ from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.strict_json import loads_strict
 from adapterhub.hub.client import Shown
 from adapterhub.hub.client import show as show_ref
-from adapterhub.hub.folder import infer_manifest, read_folder
+from adapterhub.hub.folder import infer_manifest, named_path, read_folder
 
 
 @click.command(short_help="Tell everything known of an adapter.")
@@ -29,8 +28,8 @@ def show(subject: str, *, as_json: bool) -> None:
     A ref is asked of its remote, without fetching the weights.
     """
     out = Output(as_json=as_json)
-    path = Path(subject).expanduser()
-    if path.is_dir() or subject.startswith((".", "/", "~")):
+    path = named_path(subject)
+    if path is not None:
         folder = read_folder(path)
         size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
         facts = {"folder": str(path), "bytes": size}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adapterhub.cli.fetching import fetcher
-from adapterhub.cli.options import base_option, dry_run_option, json_option
+from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.errors import UsageError
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from adapterhub.compose.members import Member
     from adapterhub.compose.plan import Plan
     from adapterhub.compose.report import Overlap
+    from adapterhub.runtime.subjects import Subject
 
 
 @click.command(short_help="Put several adapters together.")
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="A folder for one merged adapter, or a .toml file; default: ./composition.toml.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what -o names.")
-@click.option("--allow", multiple=True, metavar="CODE", help="Go on in spite of this problem.")
+@allow_option
 @base_option
 @dry_run_option
 @json_option
@@ -60,17 +60,19 @@ def stack(
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import make_plan
 
-    members, stored = _members(refs, weights, say)
+    allowed = frozenset(allow)
+    subject = _subject(refs, weights, say, allow=allowed)
+    members = subject.members
     # A slip in the name is found before torch is imported to look at the tensors.
-    record = catalog().strategies[strategy or stored[0] or "linear"]
+    record = catalog().strategies[strategy or subject.strategy]
     plan = make_plan(
         [outline(member) for member in members],
         strategy=record,
-        rank=rank or stored[1],
-        allow=allow,
+        rank=rank or (subject.rank if record.name == subject.strategy else None),
+        allow=allowed,
     )
     if base_name is not None:
-        _check_base(members, base_name, allow)
+        _check_base(members, base_name, say, allow=allowed)
     if dry_run:
         _rehearse(members, plan, say)
         return
@@ -81,30 +83,17 @@ def stack(
         _merge(members, plan, target, say, overwrite=overwrite)
 
 
-def _members(
-    refs: Sequence[str], weights: str | None, out: Output
-) -> tuple[list[Member], tuple[str | None, int | None]]:
-    """The adapters, and strategy and rank if a single stored composition brings its own."""
-    from adapterhub.runtime.subjects import resolve_subject
+def _subject(
+    refs: Sequence[str], weights: str | None, out: Output, *, allow: frozenset[str]
+) -> Subject:
+    """All REFs as one; a single stored composition keeps its own strategy and rank."""
+    from adapterhub.runtime.subjects import resolve_subject, together
 
     fetch = fetcher(out)
-    subjects = [resolve_subject(ref, fetch) for ref in refs]
+    subjects = [resolve_subject(ref, fetch, allow=allow) for ref in refs]
     factors = _weights(weights, len(refs))
-    members = [
-        replace(member, weight=member.weight * factor)
-        for subject, factor in zip(subjects, factors, strict=True)
-        for member in subject.members
-    ]
-    seen: dict[str, str] = {}
-    for member in members:
-        if member.sha256 in seen:
-            raise UsageError(
-                f"{seen[member.sha256]} and {member.ref} are the same adapter",
-                hint=f"give it one weight: 2*{member.ref}",
-            )
-        seen[member.sha256] = member.ref
-    only = subjects[0] if len(subjects) == 1 and len(subjects[0].members) > 1 else None
-    return members, (only.strategy, only.rank) if only else (None, None)
+    scaled = [subject.times(w) for subject, w in zip(subjects, factors, strict=True)]
+    return together("+".join(refs), scaled)
 
 
 def _weights(text: str | None, count: int) -> list[float]:
@@ -125,14 +114,15 @@ def _weights(text: str | None, count: int) -> list[float]:
     return found
 
 
-def _check_base(members: Sequence[Member], base_name: str, allow: Sequence[str]) -> None:
+def _check_base(
+    members: Sequence[Member], base_name: str, out: Output, *, allow: frozenset[str]
+) -> None:
     from adapterhub.cli.workbench import check_made_for
     from adapterhub.models.bases import find_base
 
     spec = find_base(base_name)
-    if "wrong-base" not in allow:
-        for member in members:
-            check_made_for(member.ref, member.folder.manifest.base, spec)
+    for member in members:
+        check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
 
 
 def _rehearse(members: Sequence[Member], plan: Plan, out: Output) -> None:

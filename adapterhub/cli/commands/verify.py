@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.fetching import fetcher
+from adapterhub.cli.fetching import pull_with_bar
 from adapterhub.cli.options import base_option, device_option, json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import VerificationError
+from adapterhub.hub.folder import named_path
 from adapterhub.hub.verify import Problem, Report, verify_folder
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def verify(subject: str, base_name: str | None, device: str | None, *, as_json: 
 
 
 def _locate(subject: str, out: Output) -> Path:
-    path = Path(subject).expanduser()
-    if path.exists() or subject.startswith((".", "/", "~")):
+    path = named_path(subject)
+    if path is not None:
         return path
-    parse_ref(subject)
-    return fetcher(out)(subject)[0]
+    return pull_with_bar(parse_ref(subject), out).folder
 
 
 def _base(name: str | None) -> BaseSpec | None:
@@ -78,7 +78,11 @@ def _show(subject: str, report: Report, out: Output) -> None:
     rows = [("what", f"{facts.get('method', 'unknown')} for {facts.get('base', 'unknown')}")]
     if "tensors" in facts:
         rows.append(("tensors", f"{facts['tensors']} · {megabytes(int(facts['bytes']))}"))
-    for key in ("rank", "scaling", "base_match", "effect"):
+    if 0 < facts.get("zero_modules", 0) < facts.get("modules", 0):
+        rows.append(
+            ("idle", f"{facts['zero_modules']} of {facts['modules']} modules change nothing")
+        )
+    for key in ("rank", "scaling", "members", "base_match", "effect"):
         if key in facts:
             rows.append((key.replace("_", " "), str(facts[key])))
     out.line(f"{subject}   {'no problem found' if report.ok else 'PROBLEMS'}")

@@ -72,10 +72,13 @@ class Repository:
         return self._named("refs", branch)
 
     def commit_for(self, ref: Ref) -> tuple[str, Commit]:
-        """The commit a revision stands for: branch, tag, commit or the start of one."""
+        """The commit a revision stands for: branch, tag, commit or the start of one.
+
+        A full commit is that commit and nothing else, whatever a tag is called.
+        """
         revision = ref.revision or MAIN
         named = None
-        if unsafe(revision) is None:
+        if unsafe(revision) is None and not _FULL.fullmatch(revision):
             named = self._named("refs", revision) or self._named("tags", revision)
         found = named or self._by_prefix(ref, revision)
         return found, self.commit(found)
@@ -101,9 +104,10 @@ class Repository:
         return commit.id
 
     def tag(self, name: str, commit_id: str) -> None:
-        """Name a commit for good. Raises UsageError for a name that is unsafe or taken."""
-        taken = self._named("tags", name) if unsafe(name) is None else commit_id
-        if unsafe(name) is not None or taken not in (None, commit_id):
+        """Name a commit for good. Raises UsageError for a name that is unsafe, taken or reads like
+        a commit."""
+        usable = unsafe(name) is None and not _PREFIX.fullmatch(name)
+        if not usable or self._named("tags", name) not in (None, commit_id):
             raise UsageError(f"{name!r} cannot be a new tag", hint="choose another name")
         atomic_write(self.path / "tags" / name, commit_id.encode())
 

@@ -15,7 +15,14 @@ from urllib.request import url2pathname
 
 from adapterhub.domain.protocols import FileEntry, Snapshot, Summary
 from adapterhub.domain.refs import Ref
-from adapterhub.errors import AdapterhubError, ConflictError, IntegrityError, NotFoundError
+from adapterhub.errors import (
+    AdapterhubError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    RemovedError,
+    UsageError,
+)
 from adapterhub.hub.files import (
     CHUNK,
     copy_synced,
@@ -29,7 +36,7 @@ from adapterhub.hub.files import (
     sync_folder,
 )
 from adapterhub.hub.index import MAX_DOCUMENT, matches, summarise
-from adapterhub.hub.locks import lock
+from adapterhub.hub.locks import write_lock
 from adapterhub.hub.outgoing import outgoing
 from adapterhub.hub.stores.commits import (
     MAIN,
@@ -84,8 +91,13 @@ class DirectoryStore:
         *,
         message: str,
         parent: str | None,
-        private: bool = False,  # a folder's privacy is its mode
+        private: bool = False,
     ) -> Snapshot:
+        if private:
+            raise UsageError(
+                f"{self.uri} has no private adapters: whoever can read the folder reads them all",
+                hint="push without --private; the folder's mode says who can read it",
+            )
         # The slow part needs no lock: nobody sees a copy before it has an object's name.
         sent = outgoing(folder, name=ref.id)
         sweep_folder(self._root / "tmp", older_than=_DAY)
@@ -134,7 +146,7 @@ class DirectoryStore:
             repository.tag(name, repository.commit_for(ref)[0])
 
     def _lock(self, ref: Ref) -> AbstractContextManager[None]:
-        return lock(self._root / "locks" / "write.lock", what=f"{ref.id} in {self._root}")
+        return write_lock(self._root / "locks" / "write.lock", what=f"{ref.id} in {self._root}")
 
     def _path(self, ref: Ref) -> Path:
         return self._root / "repos" / ref.namespace / ref.name
@@ -151,10 +163,13 @@ class DirectoryStore:
         if repository is not None and repository.head() is not None:
             return repository
         stone = last_tombstone(self._grave(ref))
-        gone = f"; it was removed on {stone.removed[:10]}" if stone else ""
-        raise NotFoundError(
-            f"{self.uri} has no adapter {ref.id}{gone}", hint=f"adapterhub search {ref.name}"
-        )
+        hint = f"adapterhub search {ref.name}"
+        if stone is not None:
+            day = stone.removed[:10]
+            raise RemovedError(
+                f"{self.uri} has no adapter {ref.id}; it was removed on {day}", hint=hint
+            )
+        raise NotFoundError(f"{self.uri} has no adapter {ref.id}", hint=hint)
 
     def _snapshot(self, ref: Ref, repository: Repository, found: tuple[str, Commit]) -> Snapshot:
         commit_id, commit = found

@@ -19,13 +19,14 @@ from adapterhub.errors import (
     ConflictError,
     NotFoundError,
     RemoteError,
+    UsageError,
 )
 from adapterhub.hub.credentials import token_for
 from adapterhub.hub.files import Digests, digests
 from adapterhub.hub.index import summary_from_tags
 from adapterhub.hub.outgoing import outgoing
 from adapterhub.hub.paths import is_wanted
-from adapterhub.hub.remotes import default_hub, normal_uri
+from adapterhub.hub.remotes import PUBLIC_HUB, normal_uri
 from adapterhub.hub.stores.answers import RETRIED, translate
 from adapterhub.hub.stores.ranges import BACKOFF, Body, Stream, pause
 from adapterhub.plugin.markers import hookimpl
@@ -139,12 +140,23 @@ class HuggingFaceStore:
                 retry=False,
             )
             return self.resolve(ref)
+        if private:
+            self._check_private(ref)
         if parent is not None and not current.commit.startswith(parent):
             raise ConflictError(
                 f"{ref.id} is at {current.commit[:12]}, not at {parent[:12]}",
                 hint=f"pull {ref.id}, look at what changed, then push again",
             )
         return current
+
+    def _check_private(self, ref: Ref) -> None:
+        """A push never changes who can see what is there, so it must not look as if it did."""
+        info = self._ask(ref.id, lambda api: api.model_info(ref.id, timeout=TIMEOUT))
+        if not info.private:
+            raise UsageError(
+                f"{ref.id} is public on {self.uri}, and a push does not hide it",
+                hint="make it private on its page first, or push without --private",
+            )
 
     def _token(self) -> str | bool:
         """A string or False: never None, for which the library would look for one itself."""
@@ -153,8 +165,8 @@ class HuggingFaceStore:
         token = token_for(self.uri)
         if token is not None:
             return token.secret
-        # Whoever logged in with `hf auth login` did so at the default hub and nowhere else.
-        return (get_token() or False) if self.uri == default_hub().uri else False
+        # Whoever logged in with `hf auth login` did so there, wherever HF_ENDPOINT points today.
+        return (get_token() or False) if self.uri == PUBLIC_HUB else False
 
     def _ask(self, what: str, question: Callable[[Any], T], *, retry: bool = True) -> T:
         """Put a question to the API; a question that changes nothing is put again on failure."""

@@ -27,6 +27,7 @@ class BitsAndBytes:
             quantization_config=_config(scheme),
             device_map={"": device},
             dtype=torch.float32,
+            trust_remote_code=False,
         )
         for parameter in model.parameters():
             if parameter.is_floating_point() and parameter.ndim >= 2:
@@ -36,7 +37,9 @@ class BitsAndBytes:
     def load(self, folder: Path, scheme: Scheme, *, device: str, dtype: Any, dense: bool) -> Any:
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, device_map={"": device}, dtype=dtype, trust_remote_code=False
+        )
         if dense:
             model = model.dequantize(dtype)
         elif scheme.name == "nf4":

@@ -7,11 +7,11 @@ peft (0.21) would compute from the base's own weights.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.domain.patch import Affine
+from adapterhub.domain.patterns import value_for
 from adapterhub.errors import CapabilityError, FormatError, MismatchError
 
 if TYPE_CHECKING:
@@ -53,22 +53,14 @@ def lora_patches(
 
 def rank_of(module: str, config: Mapping[str, Any]) -> int:
     """The rank peft gives this module."""
-    return int(_by_pattern(module, config.get("rank_pattern"), config.get("r", 8)))
+    return int(value_for(module, config.get("rank_pattern"), config.get("r", 8)))
 
 
 def scaling_of(module: str, config: Mapping[str, Any]) -> float:
     """alpha/r, or alpha/sqrt(r) for rank-stabilised LoRA (arXiv 2312.03732)."""
     rank = rank_of(module, config)
-    alpha = float(_by_pattern(module, config.get("alpha_pattern"), config.get("lora_alpha", 8)))
+    alpha = float(value_for(module, config.get("alpha_pattern"), config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _by_pattern(module: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
-    """The value of the first key that is a regular expression for the name or its dotted end."""
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
 
 
 def _refuse_variants(config: Mapping[str, Any]) -> None:

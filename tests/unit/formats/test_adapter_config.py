@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,13 @@ def test_an_unknown_key_that_says_nothing_is_dropped(empty: Any) -> None:
         ("target_modules", "(a"),
         ("target_modules", "(a+)+b"),
         ("target_modules", ".*" * 9),
+        ("target_modules", ".?" * 40 + "Z"),
+        ("target_modules", ".{0,40}" * 8 + "Z"),
+        ("target_modules", ".{,40}" * 8 + "Z"),
+        ("target_modules", r"\\*" * 40 + "Z"),
+        ("target_modules", "(a|a)" * 30 + "Z"),
+        ("target_modules", "(?x)(a+) +b"),
+        ("rank_pattern", {"(?i)q_proj": 1}),
         ("target_modules", ["x" * 600]),
         ("target_modules", ["x"] * 20_001),
         ("rank_pattern", {"q_proj": 0}),
@@ -70,8 +78,10 @@ def test_an_unknown_key_that_says_nothing_is_dropped(empty: Any) -> None:
     ],
 )
 def test_a_bad_value_is_refused_by_its_key(key: str, value: Any) -> None:
+    start = time.perf_counter()
     with pytest.raises(FormatError) as caught:
         decode(**{key: value})
+    assert time.perf_counter() - start < 0.5
     assert f"'{key}'" in caught.value.message
     assert "adapter_config.json" in caught.value.message
     assert caught.value.hint
@@ -91,6 +101,12 @@ def test_a_missing_rank_is_not_guessed() -> None:
         ),
         ("target_modules", r"model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|up_proj)"),
         ("target_modules", "all-linear"),
+        (
+            "target_modules",
+            r"(?:.*?(?:vision|image|language|text).*?(?:self_attn|attn|mlp|ffn|dense)"
+            r".*?(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)"
+            r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|mlp)\.(?:(?:q_proj|up_proj)))",
+        ),
         ("base_model_name_or_path", "/etc"),  # a path is only ever a name here
         ("base_model_name_or_path", "tiny"),
         ("init_lora_weights", "pissa_niter_4"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, Result
 from adapterhub.domain.quantization import scheme_by_name
@@ -72,9 +75,13 @@ def test_a_text_without_front_matter_has_none() -> None:
     ("text", "fact"),
     [
         ("---\na: &x [1]\nb: *x\n---\n", "alias"),
-        ("---\na: !!python/object/apply:os.system [id]\n---\n", "not YAML"),
+        ("---\na: !!python/object/apply:os.system [id]\n---\n", "tag"),
+        ("---\na: !!bool maybe\n---\n", "tag"),
+        ("---\na: !!int ''\n---\n", "tag"),
+        ("---\na: !!timestamp foo\n---\n", "tag"),
+        ("---\na: !own {b: 1}\n---\n", "tag"),
+        ('---\na: "\\UFFFFFFFF"\n---\n', "not YAML"),
         ("---\na: [\n---\n", "not YAML"),
-        ("---\na: 2024-99-99\n---\n", "not YAML"),
         ("---\n- a\n---\n", "list of fields"),
         ("---\na: " + "[" * 1000 + "\n---\n", "too deep"),
         ("---\na: " + "x" * 300_000 + "\n---\n", "too long"),
@@ -85,3 +92,24 @@ def test_hostile_front_matter_is_refused(text: str, fact: str) -> None:
     with pytest.raises(FormatError, match=fact) as caught:
         read_front_matter(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-99-99", "0x_", "._", "1:" * 400 + "1.5", "<<", "=", "9" * 9_999, "1_0", "yes"]
+)
+def test_what_is_no_plain_number_stays_a_text(text: str) -> None:
+    assert read_front_matter(f"---\na: {text}\n---\n") == {"a": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("12", 12), ("-1.5", -1.5), ("1.0e-05", 1e-05), ("true", True), ("", None)]
+)
+def test_plain_values_are_read_as_such(text: str, value: object) -> None:
+    assert read_front_matter(f"---\na: {text}\n---\n") == {"a": value}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("a1-:.!&*<>=?|%@`'\"[]{},_x0\\U \n#~\t\x85", max_size=30))
+def test_no_front_matter_raises_anything_but_a_format_error(text: str) -> None:
+    with contextlib.suppress(FormatError):
+        read_front_matter(f"---\na: {text}\n---\n")

@@ -18,7 +18,7 @@ from adapterhub.formats.base_spec import decode_base, encode_base
 from adapterhub.formats.composition_file import decode_composition, encode_composition
 from adapterhub.formats.manifest import decode_manifest, encode_manifest
 
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp"]), max_size=12)
 NUMBER = st.floats(-1e6, 1e6)
 SHA = st.text("0123456789abcdef", min_size=64, max_size=64)
 PLAIN = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | NUMBER | TEXT
@@ -105,6 +105,11 @@ def test_what_is_unknown_is_left_out_of_the_file() -> None:
         ({"parents": [{"ref": "a", "weight": "1", "sha256": ""}]}, r"parents\[0\]\.weight"),
         ({"parents": [{"ref": "a", "weight": 1, "sha256": "", "x": 0}]}, r"parents\[0\]\.x"),
         ({"method": "\x1b[2Jlora"}, "method: control characters"),
+        ({"base": {"id": "acme/tiny\n  effect   checked"}}, r"base\.id: control characters"),
+        ({"base": {"id": "a", "revision": "\t"}}, r"base\.revision: control characters"),
+        ({"trainer": "\u202egnp.exe"}, "trainer: control characters"),
+        ({"strategy": "\u2066svd"}, "strategy: control characters"),
+        ({"recipe": {"a\nb": 1}}, "control characters"),
         ({"schema_version": 2, "colour": 1}, "2 is newer than 1"),
         ({"schema_version": True}, "schema_version"),
         ({"schema_version": "1"}, "schema_version"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +69,15 @@ def test_brackets_inside_text_do_not_count_as_depth() -> None:
 def test_an_unending_text_of_quotes_takes_one_pass() -> None:
     with pytest.raises(FormatError):
         loads_strict(b'"' + b'\\"' * 400_000, name="x")
+
+
+def test_a_late_double_key_among_many_is_found_in_one_pass() -> None:
+    keys = [*range(60_000), 59_999]
+    data = b"{%s}" % b",".join(b'"%d":0' % key for key in keys)
+    start = time.perf_counter()
+    with pytest.raises(FormatError, match="'59999' twice"):
+        loads_strict(data, name="x")
+    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.long

@@ -28,7 +28,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A running hub that is this machine's default one and knows our token."""
     with running_hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_TOKEN", server.token)
+        monkeypatch.setenv("ADAPTERHUB_TOKEN_HUB", server.token)
         yield server
         close_session()
 

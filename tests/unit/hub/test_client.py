@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from adapterhub.domain.refs import parse_ref
+from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import (
+    DeniedError,
+    IntegrityError,
     NotFoundError,
+    RemovedError,
     UnknownRevisionError,
     UnreachableError,
     UsageError,
     VerificationError,
 )
 from adapterhub.hub import client
+from adapterhub.hub.folder import read_folder
 from adapterhub.hub.remotes import add_remote
 from adapterhub.hub.verify import verify_folder
 from tests.adapter_files import f32, lora_tensors, write_lora
+from tests.hub_memory import Repo
 from tests.hub_server import Fault, Hub
 from tests.unit.hub.conftest import contents
 
@@ -54,6 +60,64 @@ def test_local_is_asked_before_the_hub(adapter: Path, hub: Hub) -> None:
     assert client.pull(REF).remote.name == "hub"
     client.push(adapter, REF, to="local")
     assert client.pull(REF).remote.name == "local"
+
+
+def test_a_revision_that_local_lacks_is_not_taken_from_a_namesake(adapter: Path, hub: Hub) -> None:
+    commit = client.push(adapter, REF, to="hub").commit
+    client.push(adapter, REF, to="local")
+    with pytest.raises(UnknownRevisionError, match="local knows that name") as caught:
+        client.pull(REF.at(commit))
+    assert f"hub:{REF.id}@{commit}" in (caught.value.hint or "")
+
+
+def test_a_name_that_local_removed_is_not_taken_from_a_namesake(adapter: Path, hub: Hub) -> None:
+    client.push(adapter, REF, to="hub")
+    client.push(adapter, REF, to="local")
+    client.unpublish(REF)
+    with pytest.raises(RemovedError, match=r"local knows that name.* it was removed on") as caught:
+        client.pull(REF)
+    assert f"hub:{REF.id}" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("ask", [client.pull, client.show])
+def test_another_commit_than_the_pinned_one_is_not_believed(
+    adapter: Path, hub: Hub, ask: Callable[[Ref], object]
+) -> None:
+    commit = client.push(adapter, REF, to="hub").commit
+    pinned = "1" * 40
+    repo = hub.repos[REF.id]
+    hub.repos[REF.id] = Lying(repo.uuid, repo.commits)
+    with pytest.raises(IntegrityError, match=f"{commit}.*{pinned}"):
+        ask(REF.on("hub").at(pinned))
+    assert client.installed() == []
+
+
+class Lying(Repo):
+    """Answers every revision with its newest."""
+
+    def files(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        return self.commits[-1]
+
+
+def test_unpublishing_never_falls_through_to_a_hub(adapter: Path, hub: Hub) -> None:
+    client.push(adapter, REF, to="hub")
+    with pytest.raises(NotFoundError, match="local") as caught:
+        client.unpublish(REF)
+    assert caught.value.hint == f"for another remote, name it: hub:{REF.id}"
+    assert REF.id in hub.repos
+    assert client.unpublish(REF.on("hub")).name == "hub"
+    assert REF.id not in hub.repos
+
+
+def test_a_push_that_cannot_be_private_is_refused(adapter: Path, hub: Hub) -> None:
+    client.push(adapter, REF, to="hub")
+    commits = len(hub.repos[REF.id].commits)
+    (adapter / "notes.md").write_text("# notes")
+    with pytest.raises(UsageError, match="is public on"):
+        client.push(adapter, REF, to="hub", private=True)
+    assert len(hub.repos[REF.id].commits) == commits
+    hub.repos[REF.id].private = True
+    client.push(adapter, REF, to="hub", private=True)
 
 
 def test_an_unknown_name_brings_the_nearest_one(adapter: Path, hub: Hub) -> None:
@@ -108,7 +172,12 @@ def test_a_push_refuses_what_verify_finds_unless_allowed(tmp_path: Path) -> None
     assert client.installed() == []
     assert "zero" in caught.value.message
     codes = frozenset(problem.code for problem in verify_folder(folder).problems)
-    assert client.push(folder, REF, allow=codes).commit
+    before = contents(folder)
+    assert client.push(folder, REF, allow=codes | {"not-needed"}).commit
+    assert contents(folder) == before
+    published = read_folder(client.pull(REF).folder).manifest
+    assert published.allowed == tuple(sorted(codes))
+    assert published.inferred
 
 
 def test_only_files_of_an_adapter_are_sent(adapter: Path) -> None:
@@ -142,6 +211,16 @@ def test_search_says_which_remote_was_silent(adapter: Path) -> None:
     notes: list[str] = []
     assert [item.remote.name for item in client.search("en2ko", note=notes.append)] == ["local"]
     assert "http://127.0.0.1:9 cannot be reached" in notes[0]
+
+
+def test_search_goes_on_past_a_remote_that_refuses(adapter: Path, hub: Hub) -> None:
+    client.push(adapter, REF)
+    hub.faults.append(Fault(kind="status", path="/api/models", value=401))
+    notes: list[str] = []
+    assert [item.remote.name for item in client.search("en2ko", note=notes.append)] == ["local"]
+    assert "asks for a valid token" in notes[0]
+    with pytest.raises(DeniedError):
+        client.search("en2ko", remote="hub")
 
 
 @pytest.mark.parametrize("to", ["local", "hub"])

@@ -99,12 +99,36 @@ def test_a_tag_never_moves(store: DirectoryStore, adapter: Path, revised: Path) 
         store.tag(REF, "../../v2")
 
 
+@pytest.mark.parametrize("name", ["a" * 40, "abcdef0"])
+def test_no_tag_reads_like_a_commit(store: DirectoryStore, adapter: Path, name: str) -> None:
+    publish(store, adapter)
+    with pytest.raises(UsageError):
+        store.tag(REF, name)
+
+
+def test_a_full_commit_is_itself_whatever_a_tag_is_called(
+    store: DirectoryStore, adapter: Path, revised: Path, tmp_path: Path
+) -> None:
+    first, second = publish(store, adapter), publish(store, revised)
+    tags = tmp_path / "team registry/repos" / REF.id / "tags"
+    tags.mkdir()
+    (tags / first).write_text(second)
+    assert store.resolve(REF.at(first)).commit == first
+
+
+def test_a_folder_has_no_private_adapters(store: DirectoryStore, adapter: Path) -> None:
+    with pytest.raises(UsageError, match="no private adapters"):
+        store.publish(REF, adapter, message="m", parent=None, private=True)
+    assert store.names() == []
+
+
 def test_the_same_content_is_the_same_revision(store: DirectoryStore, adapter: Path) -> None:
     assert publish(store, adapter) == publish(store, adapter)
 
 
+@pytest.mark.parametrize("locks", ["fcntl", "none"])
 def test_of_two_pushes_on_one_parent_one_conflicts(
-    store: DirectoryStore, adapter: Path, revised: Path, tmp_path: Path
+    store: DirectoryStore, adapter: Path, revised: Path, tmp_path: Path, locks: str
 ) -> None:
     parent = publish(store, adapter)
     third = write_lora(tmp_path / "third", lora_alpha=16)
@@ -113,8 +137,11 @@ import sys
 from pathlib import Path
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import ConflictError
+from adapterhub.hub import locks
 from adapterhub.hub.stores.directory import DirectoryStore
-uri, folder, parent = sys.argv[1:]
+uri, folder, parent, kind = sys.argv[1:]
+if kind == "none":
+    locks.fcntl = None
 try:
     ref = parse_ref("user/en2ko-lora")
     DirectoryStore(uri).publish(ref, Path(folder), message="m", parent=parent)
@@ -125,7 +152,7 @@ else:
 """
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, store.uri, str(folder), parent],
+            [sys.executable, "-c", code, store.uri, str(folder), parent, locks],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -135,6 +162,7 @@ else:
     said = sorted(racer.communicate()[0].split()[0] for racer in racers)
     assert said == ["conflict", "published"]
     assert store.resolve(REF).parent == parent
+    assert not list((tmp_path / "team registry/locks").iterdir())
 
 
 def test_a_parent_nobody_published_conflicts(store: DirectoryStore, adapter: Path) -> None:

@@ -11,7 +11,7 @@ from adapterhub.domain.manifest import BaseRecord, Manifest
 from adapterhub.errors import FormatError, NotFoundError
 from adapterhub.formats.composition_file import encode_composition
 from adapterhub.formats.manifest import encode_manifest
-from adapterhub.hub.folder import read_folder
+from adapterhub.hub.folder import named_path, read_folder
 from tests.adapter_files import write_lora
 
 PINNED = PinnedComposition(
@@ -79,6 +79,37 @@ def test_half_an_adapter_is_not_one(tmp_path: Path, removed: list[str], fact: st
     with pytest.raises(NotFoundError, match=fact) as caught:
         read_folder(tmp_path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("method", ["lora", "composition"])
+def test_a_manifest_alone_is_no_adapter(tmp_path: Path, method: str) -> None:
+    manifest = Manifest(method=method, config_version=1, base=BaseRecord(id="acme/tiny"))
+    (tmp_path / "adapterhub.json").write_bytes(encode_manifest(manifest))
+    with pytest.raises(NotFoundError, match=f"which {method} needs"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_is_one_adapter_and_not_two(tmp_path: Path) -> None:
+    (write_lora(tmp_path) / "composition.toml").write_bytes(encode_composition(PINNED))
+    with pytest.raises(FormatError, match="two adapters"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["./missing", "/missing", "~/missing", "a/b/c", "a\\b", "."])
+def test_what_looks_like_a_path_is_one(text: str) -> None:
+    assert named_path(text) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "user/one", "user/one@feature/x", "team:user/one", "https://h/a/b"]
+)
+def test_what_may_be_a_ref_is_left_to_the_remotes(text: str) -> None:
+    assert named_path(text) is None
+
+
+def test_the_home_of_nobody_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="no folder"):
+        named_path("~no-such-user-here/x")
 
 
 def test_no_folder_is_no_adapter(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ HOSTILE = (
     "C:a.json",
     "nul\0.json",
     "line\nbreak.json",
+    "csi\x9b2J.json",
     "con.json",
     "a/LPT1",
     "COM¹.txt",

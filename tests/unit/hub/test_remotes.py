@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
+from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import FormatError, NotFoundError, StorageError, UsageError
 from adapterhub.hub.credentials import Token, forget_token, store_token, token_for
 from adapterhub.hub.home import config_path, credentials_path, registry_dir
+from adapterhub.hub.locate import locate
 from adapterhub.hub.remotes import (
     Remote,
     add_remote,
@@ -18,6 +21,7 @@ from adapterhub.hub.remotes import (
     remotes,
     remove_remote,
 )
+from tests.hub_server import running_hub
 
 SECRET = "hf_abcdefghijkl"
 
@@ -104,10 +108,52 @@ def test_a_token_is_for_its_endpoint_only() -> None:
     assert token_for("https://a.example") is None
 
 
-def test_hf_token_goes_to_the_default_hub_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hf_token_goes_to_the_public_hub_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    assert token_for(default_hub().uri) == Token(SECRET, "HF_TOKEN")
-    assert token_for("https://a.example") is None
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    assert token_for("https://huggingface.co") == Token(SECRET, "HF_TOKEN")
+    assert token_for(default_hub().uri) is None
+
+
+def test_a_login_of_the_hf_command_does_not_reach_a_mirror(
+    monkeypatch: pytest.MonkeyPatch, adapter: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with running_hub() as mirror:
+        monkeypatch.setenv("HF_ENDPOINT", mirror.url)
+        with pytest.raises(NotFoundError):
+            locate(parse_ref("hub:user/en2ko-lora"))
+        assert mirror.requests
+        assert not [r for r in mirror.requests if "Authorization" in r.headers]
+    close_session()
+
+
+@pytest.mark.parametrize("name", ["my_team", "my-team"])
+def test_no_two_remotes_share_a_variable(name: str) -> None:
+    other = {"my_team": "my-team", "my-team": "my_team"}[name]
+    add_remote(other, "https://a.example")
+    with pytest.raises(UsageError, match=f"'{other}' would share the variable"):
+        add_remote(name, "https://b.example")
+    config_path().write_text('[remotes]\na-b = "https://a.example"\na_b = "https://b.example"\n')
+    with pytest.raises(FormatError, match="ADAPTERHUB_TOKEN_A_B"):
+        remotes()
+
+
+@pytest.mark.parametrize("uri", ["http://a.example", "http://10.0.0.1:8080", "http://localhost.x"])
+def test_a_token_is_never_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    with pytest.raises(UsageError, match="in the clear"):
+        store_token(uri, SECRET)
+    add_remote("team", uri)
+    monkeypatch.setenv("ADAPTERHUB_TOKEN_TEAM", SECRET)
+    with pytest.raises(UsageError, match="in the clear") as caught:
+        token_for(uri)
+    assert "https://" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]", "localhost:1"])
+def test_a_token_may_go_to_this_very_machine(host: str) -> None:
+    store_token(f"http://{host}", SECRET)
+    assert token_for(f"http://{host}") == Token(SECRET, str(credentials_path()))
 
 
 def test_a_remote_has_a_variable_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

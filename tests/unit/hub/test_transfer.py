@@ -192,7 +192,7 @@ def test_a_private_adapter_looks_missing_without_the_right(
     client.push(adapter, REF, to="hub", private=True)
     assert client.pull(REF).ref.id == REF.id
     client.remove(REF)
-    monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken999")
+    monkeypatch.setenv("ADAPTERHUB_TOKEN_HUB", "hf_wrongtoken999")
     with pytest.raises((NotFoundError, DeniedError)):
         client.pull(REF.on("hub"))
     with pytest.raises(DeniedError, match="does not let you"):

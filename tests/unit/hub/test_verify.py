@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
-from adapterhub.domain.composition import PinnedComposition, PinnedTerm
 from adapterhub.domain.manifest import BaseRecord, Manifest
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.errors import NotFoundError
-from adapterhub.formats.composition_file import encode_composition
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.hub.verify import verify_folder
 from tests.adapter_files import MODULES, PREFIX, Tensor, f32, lora_tensors, write_lora
@@ -144,10 +142,27 @@ def test_zero_loras_beside_trained_modules_may_have_an_effect(tmp_path: Path) ->
     assert codes(write_lora(tmp_path, tensors=tensors, modules_to_save=["lm_head"])) == []
 
 
+def test_an_idle_bias_makes_no_module_idle(tmp_path: Path) -> None:
+    biases = {f"{name}.lora_B.bias": f32((8,), 0.0) for name in (FIRST, SECOND)}
+    folder = write_lora(tmp_path, tensors=lora_tensors() | biases, lora_bias=True)
+    report = verify_folder(folder)
+    assert report.ok
+    assert report.facts["zero_modules"] == 0
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(0.0, ["no-effect"]), (0.5, [])])
+def test_zero_loras_with_a_bias_act_by_it_alone(
+    tmp_path: Path, bias: float, expected: list[str]
+) -> None:
+    biases = {f"{name}.lora_B.bias": f32((8,), bias) for name in (FIRST, SECOND)}
+    folder = write_lora(tmp_path, tensors=lora_tensors() | ZERO | biases, lora_bias=True)
+    assert codes(folder) == expected
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     folder = write_lora(tmp_path, tensors=lora_tensors() | NAN | ZERO, r=4)
     write_manifest(folder, method="unheard_of", base=BaseRecord(id="acme/big"))
-    named = {"unknown-method", "base-disagrees", "wrong-base"}
+    named = {"unknown-method", "method-disagrees", "base-disagrees", "wrong-base"}
     assert set(codes(folder, BASE)) == named | {"not-finite", "rank-mismatch", "no-effect"}
 
 
@@ -157,7 +172,7 @@ def test_every_broken_file_is_named(tmp_path: Path) -> None:
     (folder / "composition.toml").write_text("=")
     (folder / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     expected = {"bad-config", "bad-manifest", "bad-composition", "bad-weights"}
-    assert set(codes(folder)) == expected
+    assert set(codes(folder)) == expected | {"two-adapters"}
 
 
 def test_rank_patterns_and_rslora_show_in_the_scaling(tmp_path: Path) -> None:
@@ -205,15 +220,6 @@ def test_the_base_must_be_the_recorded_one(
 
 def test_a_newer_config_than_the_plugin_knows_is_refused(tmp_path: Path) -> None:
     assert codes(write_manifest(write_lora(tmp_path), config_version=99)) == ["unknown-method"]
-
-
-def test_a_composition_needs_no_weights_and_no_method(tmp_path: Path) -> None:
-    pinned = PinnedComposition(
-        base=BaseRecord(id="acme/tiny"),
-        terms=(PinnedTerm(ref="user/one", weight=1.0, sha256="a" * 64),),
-    )
-    (tmp_path / "composition.toml").write_bytes(encode_composition(pinned))
-    assert codes(tmp_path, BASE) == []
 
 
 # --- names ------------------------------------------------------------------------------------

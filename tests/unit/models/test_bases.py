@@ -157,7 +157,7 @@ def test_without_bases_the_hint_is_to_add_one(own_home: Path) -> None:
     ("record", "expected"),
     [
         (BaseRecord(id="x", fingerprint=print_of("same", "s")), "same"),
-        (BaseRecord(id="x", fingerprint=print_of("new", "tuned")), "probable"),
+        (BaseRecord(id="acme/tune", fingerprint=print_of("new", "tuned")), "probable"),
         (BaseRecord(id="acme/tiny", scheme=NF4), "other"),
         (BaseRecord(id="acme/tiny", scheme=BF16), "float"),
         (BaseRecord(id="x", scheme=BF16, fingerprint=print_of("same", "s")), "same"),
@@ -184,8 +184,14 @@ def test_of_equal_bases_the_scheme_it_was_trained_on_is_taken(own_home: Path) ->
 
 def test_another_revision_of_the_same_name_is_refused(own_home: Path) -> None:
     keep(SPEC)
-    with pytest.raises(MismatchError, match="another revision of acme/tiny"):
+    with pytest.raises(MismatchError, match=r"made for acme/tiny; .* its weights are others"):
         base_for(BaseRecord(id="acme/tiny", fingerprint=print_of("other", "other")))
+
+
+def test_a_tune_with_the_same_norms_is_not_taken_for_its_parent(own_home: Path) -> None:
+    keep(replace(SPEC, name="tuned", id="acme/tuned", fingerprint=print_of("tuned", "s")))
+    with pytest.raises(MismatchError, match="norms are equal, as a fine-tune's may be"):
+        base_for(BaseRecord(id="acme/tiny", fingerprint=print_of("first", "s")))
 
 
 def test_an_unknown_base_says_how_to_add_it(own_home: Path) -> None:

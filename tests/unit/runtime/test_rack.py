@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adapterhub.errors import CapabilityError, FormatError, MismatchError, NotFoundError
+from adapterhub.errors import FormatError, MismatchError, NotFoundError
 from adapterhub.hub.folder import read_folder
 from adapterhub.models.loader import Base
-from adapterhub.runtime.attach import Rack, check_composable, method_of
+from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.testing.plain import base_bytes, fold, logits_of
 
 pytestmark = pytest.mark.models
@@ -92,10 +92,3 @@ def test_a_method_that_nobody_provides_is_named(base: Base, stored: Store) -> No
     with pytest.raises(NotFoundError, match="lorra") as caught:
         Rack(base).attach("one", read_folder(folder))
     assert caught.value.hint == "did you mean 'lora'?"
-
-
-def test_methods_that_stack_are_composable() -> None:
-    check_composable({"acme/a": "lora", "acme/b": "lora"})
-    check_composable({"acme/a": "no-such-method"})
-    with pytest.raises((CapabilityError, NotFoundError)):
-        check_composable({"acme/a": "lora", "acme/b": "no-such-method"})

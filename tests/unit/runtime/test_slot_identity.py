@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapterhub.runtime.subjects import resolve_subject
+from adapterhub.domain.refs import Ref
+from adapterhub.runtime.subjects import Located, resolve_subject
 from tests.adapter_files import write_lora
 
 
-def no_remote(ref: str) -> tuple[Path, str | None]:
+def no_remote(ref: Ref) -> Located:
     raise AssertionError(f"{ref} is a folder")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,19 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from adapterhub.compose.members import outline
+from adapterhub.compose.pin import pin as pin_members
+from adapterhub.compose.pin import write_pinned
+from adapterhub.compose.plan import make_plan
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm
 from adapterhub.domain.digest import sha256_hex
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.refs import Ref
 from adapterhub.errors import (
     CapabilityError,
     IntegrityError,
     NotFoundError,
     UsageError,
+    VerificationError,
 )
 from adapterhub.formats.composition_file import encode_composition
 from adapterhub.models.loader import Base
+from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
-from adapterhub.runtime.subjects import attach_subject, resolve_subject
+from adapterhub.runtime.subjects import Located, attach_subject, resolve_subject
 from adapterhub.testing.plain import logits_of
 from tests.adapter_files import f32, lora_tensors, write_lora
 
@@ -39,12 +47,13 @@ class Shelf:
         tensors = {k: f32(shape, value) for k, (_, shape, _) in lora_tensors().items()}
         return write_lora(self.root / ref, tensors=tensors)
 
-    def fetch(self, ref: str) -> tuple[Path, str | None]:
-        self.asked.append(ref)
-        name, _, commit = ref.partition("@")
-        if not (self.root / name).is_dir():
-            raise NotFoundError(f"no adapter is called {name}")
-        return self.root / name, commit or "c0ffee"
+    def fetch(self, ref: Ref) -> Located:
+        self.asked.append(str(ref))
+        if ref.remote not in (None, "team") or not (self.root / ref.id).is_dir():
+            raise NotFoundError(f"no adapter is called {ref}")
+        return Located(
+            folder=self.root / ref.id, commit=ref.revision or "c0ffee", remote=ref.remote or "local"
+        )
 
 
 @pytest.fixture
@@ -178,11 +187,55 @@ def test_a_composition_that_names_itself_is_refused(shelf: Shelf) -> None:
         resolve_subject("acme/loop", shelf.fetch)
 
 
-@pytest.mark.parametrize("text", ["", "a", "acme/a+", "x*acme/a", "../a", "acme/a/b"])
+@pytest.mark.parametrize("text", ["", "a", "acme/a+", "x*acme/a", "acme/a/b"])
 def test_what_is_no_name_is_refused_before_anything_is_fetched(text: str, shelf: Shelf) -> None:
     with pytest.raises(UsageError):
         resolve_subject(text, shelf.fetch)
     assert shelf.asked == []
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(shelf: Shelf) -> None:
+    with pytest.raises(NotFoundError, match=r"no folder \.\./a"):
+        resolve_subject("../a", shelf.fetch)
+
+
+def test_an_adapter_that_changes_nothing_is_refused_unless_allowed(shelf: Shelf) -> None:
+    shelf.add("acme/zero", 0.0)
+    with pytest.raises(VerificationError, match="zero"):
+        resolve_subject("acme/a+acme/zero", shelf.fetch)
+    allowed = resolve_subject("acme/zero", shelf.fetch, allow=frozenset({"no-effect"}))
+    assert allowed.single
+
+
+def test_a_pinned_adapter_whose_scaling_changed_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    members = resolve_subject("acme/a+acme/b", shelf.fetch).members
+    plan = make_plan([outline(m) for m in members], strategy=catalog().strategies["linear"])
+    write_pinned(tmp_path / "both.toml", pin_members(members, plan))
+    tensors = {k: f32(shape, 2 / 8) for k, (_, shape, _) in lora_tensors().items()}
+    write_lora(shelf.root / "acme" / "b", tensors=tensors, lora_alpha=800)
+    with pytest.raises(IntegrityError, match=r"acme/b .* adapter_config.json has changed"):
+        resolve_subject(str(tmp_path / "both.toml"), shelf.fetch)
+
+
+def test_members_are_sought_where_their_composition_came_from(shelf: Shelf) -> None:
+    folder = shelf.root / "acme" / "both"
+    folder.mkdir()
+    (folder / "composition.toml").write_bytes(encode_composition(pin(shelf, a=1.0, b=0.5)))
+    subject = resolve_subject("team:acme/both", shelf.fetch)
+    assert shelf.asked == ["team:acme/both", "team:acme/a", "team:acme/b"]
+    assert {member.remote for member in subject.members} == {"team"}
+
+
+def test_a_truncated_sum_is_no_part_of_another_sum(shelf: Shelf, tmp_path: Path) -> None:
+    pinned = replace(pin(shelf, a=1.0, b=0.5), strategy="svd", rank=2)
+    folder = shelf.root / "acme" / "svd"
+    folder.mkdir()
+    (folder / "composition.toml").write_bytes(encode_composition(pinned))
+    with pytest.raises(CapabilityError, match="combined by svd"):
+        resolve_subject("acme/c+acme/svd", shelf.fetch)
+    half = resolve_subject("0.5*acme/svd", shelf.fetch)
+    assert (half.strategy, half.rank) == ("svd", 2)
+    assert [member.weight for member in half.members] == [0.5, 0.25]
 
 
 # --- attaching --------------------------------------------------------------------------------
@@ -211,6 +264,21 @@ def test_a_strategy_that_only_merges_is_not_attached(
     subject = resolve_subject(str(tmp_path / "both.toml"), shelf.fetch)
     with pytest.raises(CapabilityError, match="svd"):
         attach_subject(Rack(base), subject)
+
+
+def test_a_weight_means_nothing_to_a_rescaled_base(
+    base: Base, tmp_path: Path, stored: Callable[..., Path]
+) -> None:
+    folder = stored("dora")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    with pytest.raises(CapabilityError, match="DoRA"):
+        attach_subject(
+            Rack(base),
+            resolve_subject(
+                f"0.5*{folder}", Shelf(tmp_path).fetch, allow=frozenset({"missing-tensor"})
+            ),
+        )
 
 
 def test_a_home_relative_path_is_a_folder(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

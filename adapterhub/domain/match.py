@@ -1,0 +1,93 @@
+"""Is this the base an adapter was made for? The one place that answers.
+
+Compares what two sides say of a base; it has never seen a weight.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from adapterhub.domain.base import BaseSpec, same_base
+from adapterhub.domain.manifest import BaseRecord
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseMatch:
+    """`fits` is what to act on, `verdict` what is known: equal bytes (same), equal norms
+    (probable), only a name (by name) or another base. `differences` do not make it another base,
+    but change what an adapter says: precision, tokenizer, chat template."""
+
+    verdict: Literal["same", "probable", "by name", "other"]
+    fits: bool
+    reason: str = ""
+    differences: tuple[str, ...] = ()
+
+
+def record_of(base: BaseSpec) -> BaseRecord:
+    """What an adapter remembers of the base it was made on."""
+    return BaseRecord(
+        id=base.id,
+        revision=base.revision,
+        family=base.family,
+        fingerprint=base.fingerprint,
+        scheme=base.scheme,
+    )
+
+
+def match_base(made_for: BaseRecord, base: BaseSpec) -> BaseMatch:
+    """Judge a base on this machine, which may also be known by its source or its name here."""
+    also = frozenset({base.source.casefold(), base.name.casefold()})
+    return match_records(made_for, record_of(base), also=also)
+
+
+def match_records(
+    one: BaseRecord, other: BaseRecord, *, also: frozenset[str] = frozenset()
+) -> BaseMatch:
+    """Fingerprints decide where both are known; names and commits do otherwise.
+
+    Fine-tunes with frozen norms share a sketch, so equal norms under another name do not fit.
+    """
+    named_alike = one.id.casefold() in {other.id.casefold(), *also}
+    commits_differ = _other_commit(one.revision, other.revision)
+    differences = _differences(one, other)
+    if one.fingerprint is None or other.fingerprint is None:
+        if named_alike and not commits_differ:
+            return BaseMatch(verdict="by name", fits=True, differences=differences)
+        reason = "another revision" if named_alike else "and nothing shows that they are one"
+        return BaseMatch(verdict="other", fits=False, reason=reason)
+    verdict = same_base(one.fingerprint, other.fingerprint)
+    if verdict == "other":
+        return BaseMatch(verdict=verdict, fits=False, reason="and its weights are others")
+    fits = verdict == "same" or (named_alike and not commits_differ)
+    reason = "" if fits else "whose norms are equal, as a fine-tune's may be"
+    return BaseMatch(verdict=verdict, fits=fits, reason=reason, differences=differences)
+
+
+def base_text(record: BaseRecord) -> str:
+    """`owner/name@a1b2c3d4e5f6`, as much of it as is known."""
+    if record.revision is None:
+        return record.id
+    return f"{record.id}@{record.revision.removeprefix('sha256:')[:12]}"
+
+
+def _other_commit(one: str | None, other: str | None) -> bool:
+    """Commits of one kind compare; a branch's name says nothing, nor does a file's hash."""
+    if not one or not other or not _COMMIT.fullmatch(one) or not _COMMIT.fullmatch(other):
+        return False
+    return len(one) == len(other) and one != other
+
+
+def _differences(one: BaseRecord, other: BaseRecord) -> tuple[str, ...]:
+    found = []
+    if one.scheme and other.scheme and one.scheme != other.scheme:
+        found.append(f"it was trained on {one.scheme}, this base is {other.scheme}")
+    left, right = one.fingerprint, other.fingerprint
+    if left and right and left.tokenizer and right.tokenizer and left.tokenizer != right.tokenizer:
+        found.append("its tokenizer is not this base's")
+    if left and right and left.chat_template != right.chat_template:
+        found.append("its chat template is not this base's")
+    return tuple(found)
