@@ -24,8 +24,10 @@ known and turned into two lines and an exit code once, in `adapterhub.cli.main`.
     ├── TrainingError             11   a run diverged, or never trained anything
     ├── VerificationError         12   `verify` found problems
     └── InterruptedRunError      130   a run was stopped; what it had learnt is kept
+        └── TerminatedRunError   143   the same, by SIGTERM
 
-Ctrl-C ends with 130, a closed pipe with 141, SIGTERM with 143.
+Ctrl-C ends with 130, a closed pipe with 141, SIGTERM with 143: `Terminated`, which like
+KeyboardInterrupt stands outside the tree.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ __all__ = [
     "RemovedError",
     "StorageError",
     "Terminated",
+    "TerminatedRunError",
     "TrainingError",
     "UnknownRevisionError",
     "UnreachableError",
@@ -151,6 +154,10 @@ class VerificationError(AdapterhubError):
 
 class InterruptedRunError(AdapterhubError):
     exit_code = 130
+
+
+class TerminatedRunError(InterruptedRunError):
+    exit_code = 143
 
 
 class Terminated(BaseException):

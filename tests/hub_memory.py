@@ -102,6 +102,10 @@ def sibling(path: str, data: bytes) -> dict[str, Any]:
     return entry
 
 
+def tree_entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(data), "oid": git_blob(data)}
+
+
 def tags(files: Mapping[str, bytes]) -> list[str]:
     if "adapter_config.json" not in files:
         return []

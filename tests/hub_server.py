@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub_memory import Fault, Hub, Repo, Request, git_blob, sibling, tags
+from tests.hub_memory import Fault, Hub, Repo, Request, git_blob, sibling, tags, tree_entry
 
 __all__ = ["Fault", "Hub", "running_hub"]
 
@@ -156,6 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"files": [{"path": file["path"], **modes} for file in files]})
         elif rest[:1] == ["commit"]:
             self._commit(repo_id, repo)
+        elif rest[:1] == ["tree"]:
+            found = repo.files(unquote(rest[1]))
+            self._json([tree_entry(*file) for file in sorted(found[1].items())] if found else [])
         elif not rest or rest[0] == "revision":
             self._info(repo_id, repo, unquote(rest[1]) if rest else "main")
         else:

@@ -5,6 +5,7 @@ Imports click and our errors; a command's own imports happen when it runs.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -82,6 +83,9 @@ def cli() -> None:
 def run() -> NoReturn:
     """The console script. Never returns."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # As in arguments: a byte that is no character is refused where the text is used.
+        sys.stdin.reconfigure(errors="surrogateescape")
     sys.exit(_outcome())
 
 
@@ -148,9 +152,11 @@ def _missing_extra(error: BaseException) -> MissingExtraError | None:
 
 
 def _report(message: str, hint: str | None, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    from adapterhub.cli.output import printable
+
+    click.echo(f"error: {printable(message)}", err=True)
     if hint:
-        click.echo(f"hint:  {hint}", err=True)
+        click.echo(f"hint:  {printable(hint)}", err=True)
     return code
 
 

@@ -15,7 +15,7 @@ from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.domain.quantization import Scheme
-from adapterhub.errors import MismatchError, NotFoundError, UsageError
+from adapterhub.errors import AdapterhubError, FormatError, MismatchError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import decode_base, encode_base
 from adapterhub.hub.files import atomic_write, delete_tree, disk
 from adapterhub.hub.home import bases_dir
@@ -26,15 +26,34 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 def list_bases() -> list[BaseSpec]:
-    """Every base here, by name. A folder without a spec is none, nor is one still being added."""
+    """Every base here, by name. A folder without a spec is none, nor is one still being added;
+    one whose spec cannot be read is left to `broken_bases`."""
+    return [found for found in _entries().values() if isinstance(found, BaseSpec)]
+
+
+def broken_bases() -> dict[str, AdapterhubError]:
+    """Name -> what is wrong with its spec."""
+    return {name: found for name, found in _entries().items() if isinstance(found, AdapterhubError)}
+
+
+def _entries() -> dict[str, BaseSpec | AdapterhubError]:
     folder = bases_dir()
     if not folder.is_dir():
-        return []
-    return [
-        decode_base((entry / SPEC_FILE).read_bytes(), name=str(entry / SPEC_FILE))
+        return {}
+    return {
+        entry.name: _read(entry / SPEC_FILE)
         for entry in sorted(folder.iterdir())
         if (entry / SPEC_FILE).is_file() and not entry.name.startswith(".")
-    ]
+    }
+
+
+def _read(file: Path) -> BaseSpec | AdapterhubError:
+    """One damaged spec must not hide the others, so its error is a value here."""
+    try:
+        with disk("read", file):
+            return decode_base(file.read_bytes(), name=str(file))
+    except AdapterhubError as error:
+        return error
 
 
 def base_folder(name: str) -> Path:
@@ -42,7 +61,13 @@ def base_folder(name: str) -> Path:
 
 
 def find_base(name: str) -> BaseSpec:
-    """The base called `name`. Raises NotFoundError with a did-you-mean."""
+    """The base called `name`. Raises NotFoundError with a did-you-mean, FormatError if broken."""
+    broken = broken_bases().get(name)
+    if broken is not None:
+        raise FormatError(
+            f"the base {name!r} is broken: {broken.message}",
+            hint=f"remove it, then add it again: adapterhub base rm {name}",
+        )
     bases = {spec.name: spec for spec in list_bases()}
     if name in bases:
         return bases[name]
@@ -109,7 +134,9 @@ def add_base(
 
 
 def remove_base(name: str) -> None:
-    delete_tree(base_folder(find_base(name).name))
+    if name not in broken_bases():
+        find_base(name)
+    delete_tree(base_folder(name))
 
 
 def _store(

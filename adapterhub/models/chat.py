@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapterhub.domain.evaluation import Message
-from adapterhub.errors import DataError
+from adapterhub.errors import DataError, UsageError
 
 
 class Chat:
@@ -52,7 +52,7 @@ class Chat:
                 "which ends a turn of this base",
                 hint="take it out of the data: every answer is ended once, by its template",
             )
-        ids = self._encode(self._answer_text(messages, answer))
+        ids = self._encode_after(self.prompt_text(messages), self._answer_text(messages, answer))
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
         if end is not None:
             return ids[: end + 1]
@@ -88,7 +88,36 @@ class Chat:
             ) from error
         return text
 
+    def _encode_after(self, prompt: str, rest: str) -> list[int]:
+        """The tokens of `rest` as a model writes it after `prompt`.
+
+        Encoded apart, many tokenizers (llama 2's) would begin it with a space that is not there.
+        """
+        head, whole = self._encode(prompt), self._encode(prompt + rest)
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+        start = self._token_at(prompt + rest, len(prompt))
+        return self._encode(rest) if start is None else whole[start:]
+
+    def _token_at(self, text: str, place: int) -> int | None:
+        """Which token begins at a character; None where a token lies across it, or none can say."""
+        if not self.tokenizer.is_fast:
+            return None
+        spans = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True
+        ).offset_mapping
+        if any(first < place < last for first, last in spans):
+            return None
+        return next((i for i, (first, _) in enumerate(spans) if first >= place), None)
+
     def _encode(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{text[max(0, error.start - 20) : error.end]!r} is not UTF-8 text",
+                hint="convert it first: iconv -t UTF-8",
+            ) from error
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 

@@ -6,6 +6,7 @@ stand for, when memory allows: several times faster, and with correct gradients 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from adapterhub.models.linear import linear_sites
 from adapterhub.models.memory import available_bytes, dense_fits
 from adapterhub.models.quiet import quiet
 from adapterhub.models.store import backend_for
+
+_DEVICE = re.compile(r"cpu|cuda(?::(?P<number>[0-9]{1,3}))?")
 
 
 @dataclass(kw_only=True)
@@ -96,5 +99,15 @@ def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Ba
 def _check_device(device: str) -> None:
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise UsageError(f"{device!r} is not a device", hint="use cpu, cuda or cuda:N")
+    if device == "cpu":
+        return
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
         raise UsageError("this machine has no CUDA device", hint="use --device cpu")
+    if int(match["number"] or 0) >= count:
+        raise UsageError(
+            f"this machine has no device {device}", hint=f"its last one is cuda:{count - 1}"
+        )

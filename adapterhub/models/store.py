@@ -5,6 +5,7 @@ Quantized schemes go through the backend plugin that claims them; bf16 is plain 
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TypedDict
@@ -12,8 +13,9 @@ from typing import TypedDict
 from adapterhub.domain.base import Modality
 from adapterhub.domain.protocols import Backend
 from adapterhub.domain.quantization import Scheme
-from adapterhub.errors import UsageError
+from adapterhub.errors import FormatError, UsageError
 from adapterhub.models.fingerprint import weight_files
+from adapterhub.models.sources import first_line
 from adapterhub.plugin.catalog import catalog, load_target
 
 _SIDE_FILES = (
@@ -56,17 +58,24 @@ def write_base(source: Path, out: Path, scheme: Scheme) -> None:
 
 
 def check_source(folder: Path) -> None:
-    """Raises NotFoundError for a folder without safetensors weights, UsageError for a model that
-    transformers does not know or that is not a causal LM."""
+    """Raises NotFoundError for a folder without safetensors weights, FormatError for broken ones,
+    UsageError for a model that transformers does not know, that is not a causal LM or that has
+    no tokenizer. Nothing that the folder holds is run."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    weight_files(folder)
+    for file in weight_files(folder):
+        _check_weights(file)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if _brings_code(folder / "config.json"):
+            raise UsageError(
+                f"{folder} is a model of its author's own code, which is never run",
+                hint="bases are models that transformers itself knows",
+            ) from error
         raise UsageError(
-            f"{folder} is not a model that transformers can read: {str(error).splitlines()[0]}",
+            f"{folder} is not a model that transformers can read: {first_line(error)}",
             hint="a base is a folder with config.json and *.safetensors, a GGUF file or a hub id",
         ) from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -74,6 +83,38 @@ def check_source(folder: Path) -> None:
             f"a {config.model_type} model is not a causal language model",
             hint="bases are causal language models such as Phi-3, Llama, Mistral, Qwen or Gemma",
         )
+    _check_tokenizer(folder)
+
+
+def _check_weights(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise FormatError(
+            f"{file} is not a whole safetensors file: {first_line(error)}", hint="fetch it again"
+        ) from error
+
+
+def _brings_code(config: Path) -> bool:
+    try:
+        return "auto_map" in json.loads(config.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _check_tokenizer(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{folder} has no tokenizer that transformers can read",
+            hint="put the model's tokenizer.json and tokenizer_config.json beside its weights",
+        ) from error
 
 
 def describe(folder: Path) -> Facts:
@@ -83,7 +124,7 @@ def describe(folder: Path) -> Facts:
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
-        shape = AutoModelForCausalLM.from_config(config)
+        shape = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return Facts(
         family=config.model_type,
         modality="causal-lm",

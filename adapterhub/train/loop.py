@@ -1,8 +1,9 @@
 """The training loop, to be read from top to bottom.
 
-Parameters move only after the loss and the gradient were seen to be finite, so whatever stops a
-run (Ctrl-C, SIGTERM, divergence), the adapter is as good as its last step. It knows an objective
-and an adapter's parameters, not which method or task they belong to.
+Parameters move only after the loss and the gradient were seen to be finite, and go back to those of
+the last finite loss when the next one is not; so whatever stops a run (Ctrl-C, SIGTERM,
+divergence), what it leaves is good. It knows an objective and an adapter's parameters, not which
+method or task they belong to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from adapterhub.domain.recipe import Recipe, learning_rate_at
 from adapterhub.errors import Terminated, TrainingError
 from adapterhub.models.quiet import quiet
 from adapterhub.train.data import batches, collate
+
+Stopped = Literal["finished", "interrupted", "terminated", "diverged"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +40,7 @@ class Outcome:
     """All steps that were done, and why there are no more."""
 
     steps: tuple[Step, ...]
-    stopped: Literal["finished", "interrupted", "diverged"]
+    stopped: Stopped
 
 
 def fit(
@@ -56,14 +59,15 @@ def fit(
     parameters = dict(adapter.parameters())
     adapter.activate()
     _only_these_train(base, parameters)
-    before = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    before = proven = _copy(parameters)
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     rows = batches(examples, size=recipe.batch_size, seed=recipe.seed)
     torch.manual_seed(recipe.seed)
     steps: list[Step] = []
-    tokens, started = 0, time.perf_counter()
+    stopped: Stopped = "finished"
+    updates, tokens, started = 0, 0, time.perf_counter()
     base.model.train()
     try:
         for number in range(recipe.steps):
@@ -73,9 +77,12 @@ def fit(
             loss = _backward(recipe, base, objective, batch)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                return Outcome(steps=tuple(steps), stopped="diverged")
+                stopped = "diverged"
+                break
             if number == 0:
                 _gradients_flow(norm)
+            proven = _copy(parameters)
+            updates += 1
             optimizer.step()
             optimizer.zero_grad()
             tokens += sum(len(example.ids) for example in batch)
@@ -92,14 +99,35 @@ def fit(
             if number == 1 or recipe.steps == 1:
                 _weights_moved(before, parameters)
             on_step(steps[-1])
-    except (KeyboardInterrupt, Terminated):
-        return Outcome(steps=tuple(steps), stopped="interrupted")
+    except (KeyboardInterrupt, Terminated) as stop:
+        stopped = "terminated" if isinstance(stop, Terminated) else "interrupted"
+        if updates > len(steps):  # stopped within an update
+            _restore(parameters, proven)
     finally:
         base.model.eval()
         for tensor in parameters.values():
             tensor.requires_grad_(False)
             tensor.grad = None
-    return Outcome(steps=tuple(steps), stopped="finished")
+    if stopped == "diverged" or not _all_finite(parameters):
+        # The last update is what broke it, so the adapter goes back to before that one.
+        _restore(parameters, proven)
+        return Outcome(steps=tuple(steps[:-1]), stopped="diverged")
+    return Outcome(steps=tuple(steps), stopped=stopped)
+
+
+def _all_finite(parameters: dict[str, Any]) -> bool:
+    import torch
+
+    return all(bool(torch.isfinite(tensor).all()) for tensor in parameters.values())
+
+
+def _copy(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
+
+
+def _restore(parameters: dict[str, Any], kept: dict[str, Any]) -> None:
+    for name, tensor in parameters.items():
+        tensor.data.copy_(kept[name])
 
 
 def _backward(

@@ -77,6 +77,9 @@ BAD = [
     ("train -o new --base b --data x --method lorra", 3, "no method is called 'lorra'",
      "did you mean 'lora'?"),
     ("train -o new --base b --data x --steps 0", 2, "--steps 0 is too small", "use 1 or more"),
+    ("train -o new recipe.toml --steps 500", 2,
+     "--steps does not go with recipe.toml, which says it already",
+     "change it in recipe.toml, or give options alone"),
     ("train -o new none.toml", 2, "Invalid value for '[RECIPE_FILE]': File 'none.toml' does not...",
      "adapterhub train --help shows its options"),
 ]  # fmt: skip
@@ -92,6 +95,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     (place / "empty").mkdir()
     (place / "full").mkdir()
     (place / "full" / "holiday.jpg").write_bytes(b"")
+    (place / "recipe.toml").write_text('base = "b"\ndata = "x"\n')
     (place / "empty.jsonl").write_text("\n\n")
     (place / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt":\n')
     adapterhub.ok("push", "adapter", "acme/tiny-lora")

@@ -36,16 +36,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 @pytest.fixture(scope="module")
 def stopped(machine: CommandLine) -> Done:
-    """Training for ever on `rows.jsonl` into `new`, until Ctrl-C."""
-    words = ("train", "--base", "tiny", "--data", "rows.jsonl", "-o", "new", "--batch-size", "1")
+    return train_until(machine, signal.SIGINT, "new")
+
+
+def train_until(machine: CommandLine, number: signal.Signals, out: str) -> Done:
+    """Training for ever on `rows.jsonl` into `out`, until this signal."""
+    words = ("train", "--base", "tiny", "--data", "rows.jsonl", "-o", out, "--batch-size", "1")
     process = machine.start(
         *words, "--steps", "1000000", "--json",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=machine.cwd,
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline() == "1 rows on tiny (nf4, cpu)\n"
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
+    time.sleep(5)  # the first step comes late on a busy machine
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return Done(process.returncode, out, err)
 
@@ -59,6 +63,45 @@ def test_a_stopped_training_keeps_what_it_had_learnt(machine: CommandLine, stopp
         "run the same command with --overwrite to train it to the end",
     ]
     assert machine.ok("verify", "./new", "--json").json["ok"] is True
+
+
+def test_a_terminated_training_keeps_what_it_had_learnt(machine: CommandLine) -> None:
+    done = train_until(machine, signal.SIGTERM, "terminated")
+    assert (done.code, done.json["stopped"]) == (143, "terminated")
+    steps = done.json["steps"]
+    assert done.complaint[0] == (
+        f"terminated after {steps} steps; terminated holds the adapter as of then"
+    )
+    assert machine.ok("verify", "./terminated", "--json").json["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fact"),
+    [
+        ("--device", "banana", "'banana' is not a device"),
+        ("--seed", "9" * 20, f"{'9' * 20} is too large for a seed"),
+    ],
+)
+def test_a_value_that_no_library_takes_is_refused(
+    machine: CommandLine, stopped: Done, option: str, value: str, fact: str
+) -> None:
+    assert stopped.code == 130
+    done = machine("run", "./new", "hello", "--max-new-tokens", "1", option, value)
+    assert (done.code, done.complaint[0]) == (2, fact)
+
+
+def test_a_prompt_that_is_not_utf_8_is_refused(machine: CommandLine, stopped: Done) -> None:
+    assert stopped.code == 130
+    done = subprocess.run(
+        machine.words("run", "./new", "--max-new-tokens", "1"),
+        input=b"caf\xe9\n",
+        capture_output=True,
+        env=machine.environment,
+        cwd=machine.cwd,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert b"is not UTF-8 text" in done.stderr
 
 
 def test_a_prompt_may_come_through_a_pipe(machine: CommandLine, stopped: Done) -> None:

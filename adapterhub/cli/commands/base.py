@@ -32,7 +32,10 @@ def base() -> None:
 )
 @json_option
 def add(name: str, source: str, scheme: str, *, as_json: bool) -> None:
-    """Quantize SOURCE and keep it as NAME: a hub id, a transformers folder or a GGUF file."""
+    """Quantize SOURCE and keep it as NAME: a hub id, a transformers folder or a GGUF file.
+
+    A hub id may name a revision: owner/model@revision. Code that a model brings is never run.
+    """
     from adapterhub.models.bases import add_base
 
     out = Output(as_json=as_json)
@@ -46,10 +49,10 @@ def add(name: str, source: str, scheme: str, *, as_json: bool) -> None:
 @json_option
 def list_(*, as_json: bool) -> None:
     """List the bases on this machine."""
-    from adapterhub.models.bases import list_bases
+    from adapterhub.models.bases import broken_bases, list_bases
 
     out = Output(as_json=as_json)
-    bases = list_bases()
+    bases, broken = list_bases(), broken_bases()
     out.data([asdict(spec) for spec in bases])
     out.table(
         ("base", "from", "family", "parameters", "stored as", "size"),
@@ -65,7 +68,11 @@ def list_(*, as_json: bool) -> None:
             for spec in bases
         ],
     )
-    if not bases:
+    for name, error in broken.items():
+        out.say(f"{name} is broken: {error.message}")
+    if broken:
+        out.next(f"adapterhub base rm {next(iter(broken))}")
+    elif not bases:
         out.next("adapterhub base add NAME SOURCE")
 
 
@@ -87,10 +94,11 @@ def show(name: str, *, as_json: bool) -> None:
 @yes_option
 def rm(name: str, *, yes: bool) -> None:
     """Remove a base from this machine."""
-    from adapterhub.models.bases import find_base, remove_base
+    from adapterhub.models.bases import broken_bases, find_base, remove_base
 
-    spec = find_base(name)
-    confirm(f"Remove {name} ({megabytes(spec.stored_bytes)})?", yes=yes)
+    broken = name in broken_bases()
+    size = "broken" if broken else megabytes(find_base(name).stored_bytes)
+    confirm(f"Remove {name} ({size})?", yes=yes)
     remove_base(name)
     Output().line(f"removed {name}")
 

@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.recipe import SCHEDULES, Recipe
-from adapterhub.errors import InterruptedRunError, TrainingError, UsageError
+from adapterhub.errors import InterruptedRunError, TerminatedRunError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from adapterhub.train.loop import Step
     from adapterhub.train.run import Trained
+
+# What a recipe file says nothing of.
+_BESIDE_A_RECIPE = ("recipe_file", "out", "device", "overwrite", "as_json")
+_STOPS = {"interrupted": InterruptedRunError, "terminated": TerminatedRunError}
 
 
 @click.command(short_help="Train an adapter on a frozen base.")
@@ -92,6 +97,7 @@ def _recipe(
     file: Path | None, base: str | None, data: str | None, settings: dict[str, Any]
 ) -> Recipe:
     if file is not None:
+        _refuse_options_beside(file)
         from adapterhub.formats.recipe_file import decode_recipe
         from adapterhub.hub.files import disk
 
@@ -111,6 +117,19 @@ def _recipe(
         learning_rate=settings.pop("lr"),
         **settings,
     )
+
+
+def _refuse_options_beside(file: Path) -> None:
+    """A recipe holds every setting, so an option given with it would be dropped in silence."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in _BESIDE_A_RECIPE:
+            raise UsageError(
+                f"{parameter.opts[0]} does not go with {file}, which says it already",
+                hint=f"change it in {file}, or give options alone",
+            )
 
 
 def _json(trained: Trained) -> dict[str, Any]:
@@ -146,11 +165,14 @@ def _stopped_early(trained: Trained) -> None:
     done = len(trained.outcome.steps)
     if trained.outcome.stopped == "diverged":
         raise TrainingError(
-            f"the loss was not finite at step {done + 1}; {trained.folder} holds step {done}",
+            f"the loss stopped being finite; {trained.folder} holds the adapter of step {done}, "
+            "the last with a finite loss after it",
             hint="lower --lr",
         )
-    if trained.outcome.stopped == "interrupted":
-        raise InterruptedRunError(
-            f"interrupted after {done} steps; {trained.folder} holds the adapter as of then",
+    kind = _STOPS.get(trained.outcome.stopped)
+    if kind is not None:
+        raise kind(
+            f"{trained.outcome.stopped} after {done} steps; {trained.folder} holds the adapter "
+            "as of then",
             hint="run the same command with --overwrite to train it to the end",
         )

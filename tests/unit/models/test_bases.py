@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -13,13 +15,14 @@ import pytest
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.quantization import scheme_by_name
-from adapterhub.errors import MismatchError, NotFoundError, UsageError
+from adapterhub.errors import FormatError, MismatchError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import encode_base
 from adapterhub.models.bases import (
     SPEC_FILE,
     add_base,
     base_folder,
     base_for,
+    broken_bases,
     find_base,
     list_bases,
     remove_base,
@@ -99,6 +102,41 @@ def test_a_base_that_is_no_causal_model_is_refused(own_home: Path, tmp_path: Pat
     assert list_bases() == []
 
 
+def test_code_that_a_model_brings_is_never_run(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by one who answers yes to everything."""
+    source, ran = write_tiny("llama", tmp_path / "evil"), tmp_path / "ran"
+    (source / "configuration_evil.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        "from transformers import LlamaConfig\n"
+        "class EvilConfig(LlamaConfig):\n    model_type = 'evil'\n"
+    )
+    config = json.loads((source / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "configuration_evil.EvilConfig"}}
+    (source / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(UsageError, match="own code, which is never run"):
+        add_base("mine", str(source), BF16)
+    assert not ran.exists()
+
+
+def test_weights_that_were_cut_short_are_named(own_home: Path, tmp_path: Path) -> None:
+    file = write_tiny("llama", tmp_path / "source") / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(FormatError, match=r"source/model\.safetensors is not a whole"):
+        add_base("mine", str(file.parent), NF4)
+
+
+def test_a_model_without_a_tokenizer_is_refused(own_home: Path, tmp_path: Path) -> None:
+    source = write_tiny("llama", tmp_path / "source")
+    (source / "tokenizer.json").unlink()
+    (source / "tokenizer_config.json").unlink()
+    with pytest.raises(UsageError, match="has no tokenizer"):
+        add_base("mine", str(source), NF4)
+    assert list_bases() == []
+
+
 _HALFWAY = """
 import sys, time
 from adapterhub.domain.quantization import scheme_by_name
@@ -135,6 +173,18 @@ def test_a_removed_base_is_gone(own_home: Path) -> None:
     keep(SPEC)
     remove_base("one")
     assert list_bases() == []
+
+
+def test_a_broken_base_hides_no_other_and_can_be_removed(own_home: Path) -> None:
+    keep(SPEC, replace(SPEC, name="two"))
+    (base_folder("two") / SPEC_FILE).write_text("{")
+    assert [spec.name for spec in list_bases()] == ["one"]
+    assert list(broken_bases()) == ["two"]
+    with pytest.raises(FormatError, match=r"the base 'two' is broken: .*base\.json"):
+        find_base("two")
+    remove_base("two")
+    assert broken_bases() == {}
+    assert not base_folder("two").exists()
 
 
 # --- finding ----------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapterhub.domain.evaluation import Message
-from adapterhub.errors import DataError
+from adapterhub.errors import DataError, UsageError
 from adapterhub.models.chat import Chat
 from adapterhub.testing.tiny import BOS, END, EOS, TEMPLATE, write_tokenizer
 
@@ -105,3 +106,79 @@ def test_what_a_template_refuses_is_a_fault_of_the_data(tmp_path: Path) -> None:
 def test_an_answer_survives_its_tokens(text: str, tmp_path: Path) -> None:
     made = chat(tmp_path)
     assert made.decode(made.answer_ids(QUESTION, text)) == text
+
+
+# --- tokenizers that begin every text with a space ----------------------------------------------
+
+
+def spacing_tokenizer(*merged: str) -> Any:
+    """As Llama 2's: "▁" stands for a space and is put before every text that is encoded.
+
+    `merged` are pairs of letters that become one token.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", "<s>", "</s>", "▁", *map(chr, range(33, 127)), "\n", *merged]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={token: i for i, token in enumerate(letters)},
+            merges=[(pair[0], pair[1]) for pair in merged],
+            unk_token="<unk>",
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+LLAMA_2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<s>[INST] {{ m['content'] }} [/INST]"
+    "{% else %} {{ m['content'] }} </s>{% endif %}{% endfor %}"
+)
+
+
+def spacing_chat(*merged: str, template: str | None = LLAMA_2) -> Chat:
+    tokenizer = spacing_tokenizer(*merged)
+    tokenizer.chat_template = template
+    return Chat(tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))
+
+
+def tokens_of(made: Chat, ids: list[int]) -> list[str]:
+    names: list[str] = made.tokenizer.convert_ids_to_tokens(ids)
+    return names
+
+
+def test_an_answer_has_the_tokens_it_has_in_the_conversation() -> None:
+    made = spacing_chat()
+    answer = made.answer_ids(QUESTION, "Paris")
+    assert tokens_of(made, answer) == ["▁", *"Paris", "▁", "</s>"]
+    turns = [{"role": "user", "content": QUESTION[0].content}]
+    turns.append({"role": "assistant", "content": "Paris"})
+    whole = made.tokenizer.apply_chat_template(turns, tokenize=False)
+    expected = made.tokenizer(whole, add_special_tokens=False).input_ids
+    assert [*made.prompt_ids(QUESTION), *answer] == expected
+
+
+def test_without_a_template_no_space_is_put_before_an_answer() -> None:
+    made = spacing_chat(template=None)
+    assert tokens_of(made, made.answer_ids(QUESTION, "Paris")) == [*"Paris", "</s>"]
+
+
+def test_a_token_that_lies_across_the_end_of_the_prompt_leaves_the_answer_to_itself() -> None:
+    made = spacing_chat("\n\n", template=None)
+    ids = made.answer_ids(QUESTION, "\nParis")
+    assert tokens_of(made, ids)[-7:] == ["\n", *"Paris", "</s>"]
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """As the command line hands over a byte that is no character."""
+    broken = (Message(role="user", content=b"caf\xe9".decode(errors="surrogateescape")),)
+    with pytest.raises(UsageError, match="not UTF-8"):
+        chat(tmp_path).prompt_ids(broken)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.quantization import scheme_by_name
-from adapterhub.errors import NotFoundError
+from adapterhub.errors import FormatError, NotFoundError
 from adapterhub.models.bases import add_base
 from adapterhub.models.loader import load_base
 from adapterhub.testing import tiny
@@ -111,3 +111,17 @@ def test_its_tokenizer_reads_and_writes_every_byte(own_home: Path, tmp_path: Pat
 def test_a_file_that_is_not_there_is_named(own_home: Path) -> None:
     with pytest.raises(NotFoundError, match=r"missing\.gguf"):
         add_base("mine", "missing.gguf", scheme_by_name("bf16"))
+
+
+@pytest.mark.parametrize("keep", [0, 20, 2000, -4000])
+def test_a_file_that_was_cut_short_is_named(keep: int, own_home: Path, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(FormatError, match=r"tiny\.gguf is not a GGUF file that can be read"):
+        add_base("mine", str(file), scheme_by_name("bf16"))
+
+
+def test_a_file_of_something_else_is_named(own_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\1" * 200)
+    with pytest.raises(FormatError, match=r"other\.gguf"):
+        add_base("mine", str(tmp_path / "other.gguf"), scheme_by_name("bf16"))

@@ -102,3 +102,10 @@ def test_a_device_that_is_not_there_is_refused_before_loading(home: Path) -> Non
     base = add_tiny_base("llama", "bf16", home)
     with pytest.raises(UsageError, match="no CUDA device"):
         load_base(base.spec, device="cuda")
+
+
+@pytest.mark.parametrize("device", ["banana", "cpu:0", "cuda:", "meta", "mps"])
+def test_what_is_no_device_is_refused(device: str, home: Path) -> None:
+    spec = add_tiny_base("llama", "bf16", home).spec
+    with pytest.raises(UsageError, match="is not a device"):
+        load_base(spec, device=device)

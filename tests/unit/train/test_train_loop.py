@@ -15,7 +15,7 @@ from adapterhub.domain.digest import sha256_hex
 from adapterhub.domain.evaluation import Item
 from adapterhub.domain.protocols import AttachedAdapter, ChatTokens, Example
 from adapterhub.domain.recipe import Recipe
-from adapterhub.errors import TrainingError
+from adapterhub.errors import Terminated, TrainingError
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import method_of
 from adapterhub.testing.plain import base_bytes
@@ -172,21 +172,58 @@ def test_what_is_not_finite_stops_the_run_at_its_last_good_step(
         loss=Altered(change, after=3),
         on_step=lambda _: seen.append(sha_of(adapter)),
     )
-    assert (outcome.stopped, len(outcome.steps)) == ("diverged", 3)
-    assert sha_of(adapter) == seen[-1]
+    # The third update is what the fourth step finds to be broken.
+    assert (outcome.stopped, len(outcome.steps)) == ("diverged", 2)
+    assert sha_of(adapter) == seen[2] != seen[3]
 
 
-def test_an_interrupt_keeps_the_weights_of_the_last_step(base: Base) -> None:
+def test_a_last_update_that_is_not_finite_is_taken_back(base: Base) -> None:
+    adapter, seen = attach(base), [""]
+
+    def spoil(step: Step) -> None:
+        seen.append(sha_of(adapter))
+        if step.number == RECIPE.steps:
+            next(iter(adapter.parameters().values())).data[0] = float("inf")
+
+    outcome = run(base, adapter, on_step=spoil)
+    assert (outcome.stopped, len(outcome.steps)) == ("diverged", RECIPE.steps - 1)
+    assert sha_of(adapter) == seen[-2]
+
+
+@pytest.mark.parametrize(
+    ("signal", "stopped"), [(KeyboardInterrupt, "interrupted"), (Terminated, "terminated")]
+)
+def test_a_signal_keeps_the_weights_of_the_last_step(
+    signal: type[BaseException], stopped: str, base: Base
+) -> None:
     adapter, seen = attach(base), [""]
 
     def stop(step: Step) -> None:
         seen.append(sha_of(adapter))
         if step.number == 3:
-            raise KeyboardInterrupt
+            raise signal
 
     outcome = run(base, adapter, on_step=stop)
-    assert (outcome.stopped, len(outcome.steps)) == ("interrupted", 3)
+    assert (outcome.stopped, len(outcome.steps)) == (stopped, 3)
     assert sha_of(adapter) == seen[-1] != seen[-2]
+
+
+def test_a_signal_within_an_update_takes_that_update_back(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    adapter, seen, whole = attach(base), [""], torch.optim.AdamW.step
+
+    def half(self: Any, *args: Any) -> None:
+        whole(self, *args)
+        if len(seen) == 3:
+            raise Terminated
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", half)
+    outcome = run(base, adapter, on_step=lambda _: seen.append(sha_of(adapter)))
+    assert (outcome.stopped, len(outcome.steps)) == ("terminated", 2)
+    assert sha_of(adapter) == seen[-1]
 
 
 def test_a_run_without_a_gradient_is_refused_at_its_first_step(base: Base) -> None:

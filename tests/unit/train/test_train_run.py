@@ -11,7 +11,13 @@ import pytest
 
 from adapterhub.domain.digest import sha256_hex
 from adapterhub.domain.recipe import Recipe
-from adapterhub.errors import DataError, MismatchError, NotFoundError, TrainingError, UsageError
+from adapterhub.errors import (
+    DataError,
+    NotFoundError,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.recipe_file import decode_recipe
 from adapterhub.hub.folder import read_folder
@@ -149,6 +155,7 @@ def test_a_taken_folder_is_refused_before_anything_is_looked_up(
         ({"trainer": "sftt"}, NotFoundError),
         ({"options": {"ranks": 4}}, UsageError),
         ({"data": "missing.jsonl"}, UsageError),
+        ({"seed": 10**20}, UsageError),
         ({"max_length": 10}, DataError),
     ],
 )
@@ -167,14 +174,40 @@ def test_a_row_longer_than_the_base_takes_is_refused(nf4: Base, rows: Path, tmp_
         train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
 
 
-def test_targets_that_this_base_does_not_have_are_refused_and_leave_it_alone(
-    nf4: Base, rows: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("targets", "hint"),
+    [
+        ("q_proj,v_prj", "did you mean 'v_proj'?"),
+        ("query_key_value", "it has down_proj, gate_proj"),
+    ],
+)
+def test_a_target_that_this_base_does_not_have_is_refused_and_leaves_it_alone(
+    targets: str, hint: str, nf4: Base, rows: Path, tmp_path: Path
 ) -> None:
     before = base_bytes(nf4.model)
-    options = {"rank": 4, "targets": "query_key_value"}
-    with pytest.raises(MismatchError, match="does not fit this base"):
+    options = {"rank": 4, "targets": targets}
+    with pytest.raises(UsageError, match="no linear layer called") as caught:
         train_adapter(recipe_for(rows, options=options), tmp_path / "out", base=nf4)
+    assert (caught.value.hint or "").startswith(hint)
     assert base_bytes(nf4.model) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    nf4: Base, rows: Path
+) -> None:
+    steps: list[Any] = []
+    with pytest.raises(StorageError):
+        train_adapter(recipe_for(rows), Path("/proc/nope/x"), base=nf4, on_step=steps.append)
+    assert steps == []
+
+
+def test_where_the_data_lay_is_not_published(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    assert trained.manifest.recipe is not None
+    assert trained.manifest.recipe["data"] == "rows.jsonl"
+    for name in ("adapterhub.json", "README.md"):
+        assert str(rows.parent) not in (trained.folder / name).read_text()
 
 
 def test_a_run_that_diverges_at_once_leaves_nothing(nf4: Base, rows: Path, tmp_path: Path) -> None:
