@@ -45,13 +45,13 @@ def pull_with_bar(ref: Ref, out: Output) -> Pulled:
 def fetcher(out: Output) -> Fetch:
     """How subjects get at refs: pull, and say which remote answered when none was named."""
 
-    from adapterhub.runtime.subjects import Located
+    from adapterhub.runtime.subjects import Fetched
 
-    def fetch(ref: Ref) -> Located:
+    def fetch(ref: Ref) -> Fetched:
         pulled = pull_with_bar(ref, out)
         if ref.remote is None and not pulled.from_cache:
             out.say(f"{ref.id} came from {pulled.remote.name} ({pulled.remote.uri})")
-        return Located(
+        return Fetched(
             folder=pulled.folder, commit=pulled.snapshot.commit, remote=pulled.remote.name
         )
 

@@ -95,8 +95,8 @@ def _add_base(gguf: Path, device: str | None, stage: Stage) -> Base:
     if spec.note:
         stage.fact(spec.note)
     base = load_base(spec, device=device)
-    how = "a dense float32 shadow of the 4-bit values" if base.device == "cpu" else "4-bit layers"
-    stage.fact(f"loaded on {base.device} as {how if base.dense else '4-bit layers'}")
+    how = "a dense float32 shadow of the 4-bit values" if base.dense else "4-bit layers"
+    stage.fact(f"loaded on {base.device} as {how}")
     return base
 
 
@@ -134,14 +134,14 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
     from adapterhub.hub.client import pull
     from adapterhub.hub.verify import verify_folder
     from adapterhub.runtime.engine import open_engine
-    from adapterhub.runtime.subjects import Located, attach_subject, resolve_subject
+    from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject
     from adapterhub.trust.effect import check_effect, measure_effect
 
     stage.chapter("pull them into an empty cache and verify them")
 
-    def fetch(ref: Ref) -> Located:
+    def fetch(ref: Ref) -> Fetched:
         found = pull(ref)
-        return Located(folder=found.folder, commit=found.snapshot.commit, remote=found.remote.name)
+        return Fetched(folder=found.folder, commit=found.snapshot.commit, remote=found.remote.name)
 
     names = [f"{OWNER}/{task}" for task in TASKS]
     subjects = tuple(resolve_subject(name, fetch) for name in [*names, "+".join(names)])

@@ -10,9 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapterhub.domain.manifest import BaseRecord
-
-PREFIX = "base_model.model."
+from adapterhub.domain.manifest import PEFT_PREFIX, BaseRecord
 
 
 def lora_config(
@@ -48,7 +46,7 @@ def lora_config(
 
 def tensor_names(module: str) -> tuple[str, str]:
     """Under which names peft stores A and B."""
-    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
+    return f"{PEFT_PREFIX}{module}.lora_A.weight", f"{PEFT_PREFIX}{module}.lora_B.weight"
 
 
 def _agreed(configs: Sequence[Mapping[str, Any]], key: str) -> Any:

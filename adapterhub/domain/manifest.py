@@ -17,6 +17,8 @@ CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 COMPOSITION_FILE = "composition.toml"
+# Every tensor of a stored PEFT adapter is named by this and then the module it belongs to.
+PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from adapterhub.domain.evaluation import Item, Message, TaskData
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.quantization import Scheme
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.seed import check_seed
 
 # --- bases ------------------------------------------------------------------------------------
 
@@ -30,7 +31,6 @@ class LoadedBase(Protocol):
 
     def linear_sites(self) -> Mapping[str, tuple[int, int]]:
         """Every linear layer inside the blocks: module name -> (out, in). Never the head."""
-        ...
 
 
 class Backend(Protocol):
@@ -38,7 +38,6 @@ class Backend(Protocol):
 
     def quantize(self, source: Path, out: Path, scheme: Scheme) -> None:
         """Read a transformers folder in float, write one in `scheme` (safetensors) to `out`."""
-        ...
 
     def load(self, folder: Path, scheme: Scheme, *, device: str, dtype: Any, dense: bool) -> Any:
         """A transformers model from a folder that `quantize` wrote, reading only those bytes.
@@ -46,7 +45,6 @@ class Backend(Protocol):
         `dense` replaces each quantized weight by the float value it stands for: the same function
         with plain linear layers, correct under autograd on every CPU.
         """
-        ...
 
 
 # --- methods and trainers ---------------------------------------------------------------------
@@ -59,21 +57,17 @@ class AttachedAdapter(Protocol):
 
     def parameters(self) -> Mapping[str, Any]:
         """The trainable tensors by the name they are stored under."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """Everything to store: name -> tensor (contiguous, on the CPU, detached)."""
-        ...
 
     def activate(self, weight: float = 1.0) -> None:
         """Take part in forward passes, the effect scaled by `weight`; others keep their part."""
-        ...
 
     def deactivate(self) -> None: ...
 
     def detach(self) -> None:
         """Leave the base exactly as it was before `attach`."""
-        ...
 
 
 class AdapterMethod(Protocol):
@@ -84,7 +78,6 @@ class AdapterMethod(Protocol):
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
         """A full stored config for this base. Raises UsageError for unknown or bad options."""
-        ...
 
     def attach(
         self,
@@ -99,13 +92,11 @@ class AdapterMethod(Protocol):
 
         Raises MismatchError when state, config and base do not name exactly the same tensors.
         """
-        ...
 
     def patches(
         self, config: Mapping[str, Any], state: Mapping[str, Any]
     ) -> Iterator[tuple[str, Patch]]:
         """(module name, patch) for each site, from stored bytes alone: no base is needed."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +113,9 @@ class ChatTokens(Protocol):
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The conversation up to where the assistant's turn begins."""
-        ...
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         """The answer after these messages, up to and including the token that ends the turn."""
-        ...
 
 
 class Objective(Protocol):
@@ -134,12 +123,10 @@ class Objective(Protocol):
 
     def examples(self, items: Iterable[tuple[int, Item]], chat: ChatTokens) -> list[Example]:
         """Tokenize (line number, conversation) pairs."""
-        ...
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, int]:
         """(sum of the loss, number of tokens it is over) for a left-padded batch: input_ids,
         attention_mask, position_ids, labels, each (rows, length); -100 where nothing counts."""
-        ...
 
 
 # --- composition and tasks --------------------------------------------------------------------
@@ -152,7 +139,6 @@ class Combine(Protocol):
         self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None
     ) -> Affine:
         """One patch whose delta stands for the weighted sum (or what the strategy makes of it)."""
-        ...
 
 
 class TaskSource(Protocol):
@@ -160,11 +146,9 @@ class TaskSource(Protocol):
 
     def train_rows(self, n: int, *, seed: int = 0) -> list[dict[str, Any]]:
         """Rows in the chat form `{"messages": [...]}`, the last message the answer."""
-        ...
 
     def held_out(self, n: int, *, seed: int = 0) -> TaskData:
         """Items whose values never occur in `train_rows`, whatever the seeds."""
-        ...
 
 
 # --- engines ----------------------------------------------------------------------------------
@@ -182,6 +166,9 @@ class GenerateRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,7 +210,6 @@ class Engine(Protocol):
         self, requests: Sequence[GenerateRequest], *, on_text: Any = None, on_done: Any = None
     ) -> list[Generation]:
         """`on_text(str)` streams, for one request only; `on_done(count)` reports progress."""
-        ...
 
     def score(self, requests: Sequence[ScoreRequest], *, on_done: Any = None) -> list[Score]: ...
 
@@ -272,11 +258,9 @@ class Store(Protocol):
 
     def resolve(self, ref: Ref) -> Snapshot:
         """Raises NotFoundError, UnknownRevisionError, UnreachableError or DeniedError."""
-        ...
 
     def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
         """The bytes of a file from `offset` on, in chunks. Nothing here verifies them."""
-        ...
 
     def publish(
         self, ref: Ref, folder: Path, *, message: str, parent: str | None, private: bool = False
@@ -286,14 +270,11 @@ class Store(Protocol):
         `parent` is the commit it builds on (None: whatever is there). Raises ConflictError when
         somebody was faster, DeniedError without the right; then nothing has changed.
         """
-        ...
 
     def search(self, query: str, *, base: str | None = None, limit: int = 50) -> list[Summary]: ...
 
     def names(self, namespace: str | None = None) -> list[str]:
         """`namespace/name` of what may be listed, for `list` and for did-you-mean."""
-        ...
 
     def remove(self, ref: Ref) -> None:
         """Remove the repository; its name stays taken by a tombstone where the store can."""
-        ...

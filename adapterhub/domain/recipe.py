@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adapterhub.domain.seed import check_seed
 from adapterhub.errors import UsageError
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -68,6 +69,7 @@ class Recipe:
             raise UsageError(
                 f"clipping gradients at {self.clip:g} makes no sense", hint="1.0 is usual"
             )
+        check_seed(self.seed)
         if self.max_length < 2:
             raise UsageError(
                 f"a row of {self.max_length} tokens has no answer", hint="2048 is usual"

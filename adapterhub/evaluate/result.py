@@ -40,14 +40,6 @@ class Evaluation:
     rows: tuple[Row, ...]
     answers: tuple[Answer, ...] = field(default=(), repr=False)
 
-    def base_row(self, row: Row) -> Row:
-        """The base's row for the task and metric of an adapter's row."""
-        return next(
-            found
-            for found in self.base_rows
-            if (found.task, found.metric) == (row.task, row.metric)
-        )
-
     def to_json(self) -> dict[str, Any]:
         """What `eval --json` prints; a figure that one item cannot give is null."""
         return {

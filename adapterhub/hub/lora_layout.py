@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.formats.safetensors_header import Header
 from adapterhub.hub.lora_names import CostlyPatternError, by_pattern, is_target, names_module
 from adapterhub.hub.problems import Problem, few
 
-PREFIX = "base_model.model."
 _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_[AB]"
     r"|lora_magnitude_vector(?:\.weight)?)"
@@ -53,13 +53,13 @@ class Layout:
 def read_layout(header: Header) -> Layout:
     layout = Layout()
     for name, info in header.tensors.items():
-        found = _PART.fullmatch(name.removeprefix(PREFIX))
-        if not name.startswith(PREFIX):
+        found = _PART.fullmatch(name.removeprefix(PEFT_PREFIX))
+        if not name.startswith(PEFT_PREFIX):
             layout.strangers.append(name)
         elif found:
             layout.modules.setdefault(found["module"], {})[found["part"]] = info.shape
         else:
-            layout.others.append(name.removeprefix(PREFIX))
+            layout.others.append(name.removeprefix(PEFT_PREFIX))
     return layout
 
 
@@ -68,7 +68,7 @@ def layout_problems(config: Mapping[str, Any], layout: Layout) -> Iterator[Probl
     if layout.strangers:
         yield Problem(
             "wrong-prefix",
-            f"{len(layout.strangers)} tensors do not start with {PREFIX}, so peft would serve "
+            f"{len(layout.strangers)} tensors do not start with {PEFT_PREFIX}, so peft would serve "
             f"the bare base in their place: {few(layout.strangers)}",
             "save the adapter again with save_pretrained",
         )

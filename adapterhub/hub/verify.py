@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseRecord, Manifest
+from adapterhub.domain.manifest import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, BaseRecord, Manifest
 from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.errors import FormatError, NotFoundError, PluginError
 from adapterhub.formats.adapter_config import check_config
@@ -26,7 +26,7 @@ from adapterhub.formats.safetensors_header import (
 )
 from adapterhub.hub import folder as folders
 from adapterhub.hub.folder import COMPOSITION_METHOD, LORA_METHOD
-from adapterhub.hub.lora_layout import PREFIX, Layout, layout_facts, layout_problems, read_layout
+from adapterhub.hub.lora_layout import Layout, layout_facts, layout_problems, read_layout
 from adapterhub.hub.paths import MAX_FILES, check_paths, unsafe
 from adapterhub.hub.problems import Problem, Report, few
 from adapterhub.plugin.catalog import catalog
@@ -264,7 +264,7 @@ def _check_lora(
     if checked is not None:
         problems += layout_problems(checked, layout)
         facts |= layout_facts(checked, layout)
-    zero = {name.removeprefix(PREFIX) for name in find_zero(path, header)}
+    zero = {name.removeprefix(PEFT_PREFIX) for name in find_zero(path, header)}
     problems += _effect_problems(layout, zero, facts)
 
 

@@ -52,7 +52,8 @@ class Chat:
                 "which ends a turn of this base",
                 hint="take it out of the data: every answer is ended once, by its template",
             )
-        ids = self._encode_after(self.prompt_text(messages), self._answer_text(messages, answer))
+        prompt = self.prompt_text(messages)
+        ids = self._encode_after(prompt, self._answer_text(prompt, messages, answer))
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
         if end is not None:
             return ids[: end + 1]
@@ -64,10 +65,9 @@ class Chat:
         )
         return text
 
-    def _answer_text(self, messages: Sequence[Message], answer: str) -> str:
+    def _answer_text(self, prompt: str, messages: Sequence[Message], answer: str) -> str:
         if not self.has_template:
             return answer
-        prompt = self.prompt_text(messages)
         turns = [*map(_as_dict, messages), {"role": "assistant", "content": answer}]
         whole = self._render(turns, add_generation_prompt=False)
         # Some templates rewrite earlier turns; then the answer stands for itself.

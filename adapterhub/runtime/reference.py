@@ -21,7 +21,6 @@ from adapterhub.domain.protocols import (
 from adapterhub.errors import DataError, UsageError
 from adapterhub.models.chat import Chat
 from adapterhub.models.quiet import quiet
-from adapterhub.models.seed import check_seed
 from adapterhub.runtime.attach import Rack
 
 # Tokens in one forward pass; what fits beside a small base on a laptop, and enough to fill a GPU.
@@ -51,7 +50,6 @@ class ReferenceEngine:
             raise UsageError("only a single request can stream", hint="ask one at a time")
         prompts = [self._chat.prompt_ids(request.messages) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
-            check_seed(request.seed)
             self._check_length(len(prompt) + request.max_new_tokens)
         answers: dict[int, Generation] = {}
         for batch in self._batches(requests, prompts, generating=True):

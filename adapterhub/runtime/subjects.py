@@ -20,13 +20,13 @@ from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import CapabilityError, NotFoundError, UsageError
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.hub.client import refuse_problems
-from adapterhub.hub.folder import AdapterFolder, read_folder
+from adapterhub.hub.folder import AdapterFolder, named_path, read_folder
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Located:
+class Fetched:
     """A folder on this machine; `commit` and `remote` are None unless it was pulled."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Located:
     remote: str | None = None
 
 
-Fetch = Callable[[Ref], Located]
+Fetch = Callable[[Ref], Fetched]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,19 +136,20 @@ class _Resolver:
         path = Path(text).expanduser()
         if path.is_file() and path.suffix == ".toml":
             pinned = decode_composition(path.read_bytes(), name=path.name)
-            return self._pinned(text, pinned, at=Located(folder=path.parent))
+            return self._pinned(text, pinned, at=Fetched(folder=path.parent))
         if text and path.is_dir():
-            return self._stored(text, Located(folder=path))
+            return self._stored(text, Fetched(folder=path))
         terms = parse_composition(text).terms
         found = [self._stored(t.ref, self._locate(t.ref)).times(t.weight) for t in terms]
         return together(text, found)
 
-    def _locate(self, ref: str, *, beside: Located | None = None) -> Located:
+    def _locate(self, ref: str, *, beside: Fetched | None = None) -> Fetched:
         """A folder, or a ref; one in a stored composition is first sought where that came from."""
-        here = (beside.folder if beside and not beside.commit else Path()) / Path(ref).expanduser()
+        path = named_path(ref) or Path(ref)
+        here = beside.folder / path if beside and not beside.commit else path
         if here.is_dir():
-            return Located(folder=here)
-        if ref.startswith((".", "/", "~")):
+            return Fetched(folder=here)
+        if named_path(ref):
             raise NotFoundError(f"there is no folder {ref}", hint="check the path")
         parsed = parse_ref(ref)
         if beside and beside.remote and parsed.remote is None:
@@ -158,22 +159,22 @@ class _Resolver:
                 pass
         return self.fetch(parsed)
 
-    def _read(self, at: Located) -> AdapterFolder:
+    def _read(self, at: Fetched) -> AdapterFolder:
         folder = read_folder(at.folder)
         if at.folder not in self.verified:
             refuse_problems(at.folder, allow=self.allow)
             self.verified.add(at.folder)
         return folder
 
-    def _stored(self, ref: str, at: Located) -> Subject:
+    def _stored(self, ref: str, at: Fetched) -> Subject:
         folder = self._read(at)
         if folder.composition is not None:
             return self._pinned(ref, folder.composition, at=at)
         member = open_member(ref, folder, commit=at.commit, remote=at.remote)
         return Subject(name=ref, members=(member,))
 
-    def _pinned(self, name: str, pinned: PinnedComposition, *, at: Located) -> Subject:
-        places: dict[str, Located] = {}
+    def _pinned(self, name: str, pinned: PinnedComposition, *, at: Fetched) -> Subject:
+        places: dict[str, Fetched] = {}
 
         def find(term: PinnedTerm) -> AdapterFolder:
             exact = str(parse_ref(term.ref).at(term.commit)) if term.commit else term.ref

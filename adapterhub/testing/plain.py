@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adapterhub.domain.patch import Affine, Patch, Weights
+from adapterhub.errors import CapabilityError
 
 Patches = Iterable[tuple[str, Patch]]
 
@@ -18,7 +19,7 @@ Patches = Iterable[tuple[str, Patch]]
 def fold(model: Any, patches: Patches, *, weight: float = 1.0) -> Any:
     """A float64 copy of a dense model with the patches in its weights, their deltas times `weight`.
 
-    Raises NotImplementedError for a patch that is no change of a linear layer's weight.
+    Raises CapabilityError for a patch that is no change of a linear layer's weight.
     """
     import torch
 
@@ -73,7 +74,9 @@ def _fold_site(layer: Any, patch: Patch, weight: float) -> None:
         stored += weight * patch.difference.double()
         return
     if not isinstance(patch, Affine):
-        raise NotImplementedError(f"a {type(patch).__name__} has no weights to fold")
+        raise CapabilityError(
+            f"a {type(patch).__name__} has no weights to fold", hint="compare it attached"
+        )
     if patch.A is not None:
         columns = 1.0 if patch.column_scale is None else patch.column_scale.double()
         stored += weight * patch.scaling * patch.B.double() @ (patch.A.double() * columns)

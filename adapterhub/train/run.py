@@ -19,7 +19,6 @@ from adapterhub.errors import CapabilityError, Terminated, TrainingError, UsageE
 from adapterhub.hub.staging import check_free, staged_folder
 from adapterhub.models.bases import find_base
 from adapterhub.models.loader import Base, load_base
-from adapterhub.models.seed import check_seed
 from adapterhub.plugin.catalog import catalog, load_target
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.data import check_lengths, load_items
@@ -55,7 +54,6 @@ def train_adapter(
     outcome. Raises UsageError, DataError and NotFoundError before anything is loaded.
     """
     check_free(out, overwrite=overwrite)
-    check_seed(recipe.seed)
     record = catalog().methods[recipe.method]
     if Capability.TRAIN not in record.capabilities:
         raise CapabilityError(f"{recipe.method} is not trained", hint="see `adapterhub methods`")

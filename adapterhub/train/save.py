@@ -24,11 +24,10 @@ from adapterhub.errors import TrainingError
 from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.card import render_card
 from adapterhub.formats.manifest import encode_manifest
-from adapterhub.formats.recipe_file import encode_recipe, recipe_table
+from adapterhub.formats.recipe_file import RECIPE_FILE, encode_recipe, recipe_table
 from adapterhub.train.curve import draw_losses
 from adapterhub.train.loop import Outcome
 
-RECIPE_FILE = "recipe.toml"
 CURVE_FILE = "loss.png"
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Affine
 from adapterhub.domain.patterns import value_for
 from adapterhub.errors import CapabilityError, FormatError, MismatchError
@@ -17,7 +18,6 @@ from adapterhub.errors import CapabilityError, FormatError, MismatchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIX = "base_model.model."
 _PARTS = ("lora_A.weight", "lora_B.weight", "lora_B.bias")
 
 # Config keys that, when set, make the effect something else than scaling * B A.
@@ -89,9 +89,9 @@ def _group(state: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
     modules: dict[str, dict[str, str]] = {}
     for name in state:
         part = next((part for part in _PARTS if name.endswith(f".{part}")), None)
-        if part is None or not name.startswith(PREFIX):
+        if part is None or not name.startswith(PEFT_PREFIX):
             raise _stranger(name)
-        modules.setdefault(name[len(PREFIX) : -len(part) - 1], {})[part] = name
+        modules.setdefault(name[len(PEFT_PREFIX) : -len(part) - 1], {})[part] = name
     return modules
 
 
@@ -107,7 +107,8 @@ def _stranger(name: str) -> FormatError | CapabilityError:
     else:
         return FormatError(
             f"the tensor {name!r} is no part of a LoRA",
-            hint=f"peft stores {PREFIX}<module>.lora_A.weight and .lora_B.weight; save it again",
+            hint=f"peft stores {PEFT_PREFIX}<module>.lora_A.weight and .lora_B.weight; save it "
+            "again",
         )
     return CapabilityError(
         f"{name!r} is {what}: its effect is not a low-rank delta",

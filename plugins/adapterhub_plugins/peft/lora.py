@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import MismatchError, UsageError
 from adapterhub_plugins.peft.config import new_config, to_peft
 from adapterhub_plugins.peft.describe import lora_patches
 
-_PREFIX = "base_model.model."
 _PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 
 
@@ -80,7 +80,7 @@ class AttachedLora:
                 entry = holder[self.slot]
                 weight = getattr(entry, "weight", entry)
                 suffix = f".{part}" if "embedding" in part else f".{part}.weight"
-                found[f"{_PREFIX}{name}{suffix}"] = weight
+                found[f"{PEFT_PREFIX}{name}{suffix}"] = weight
         return found
 
     def state(self) -> dict[str, Any]:

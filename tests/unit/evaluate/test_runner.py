@@ -197,7 +197,6 @@ def test_rows_are_grouped_by_adapter_then_task() -> None:
         ("two", "a"),
         ("two", "b"),
     ]
-    assert found.base_row(found.rows[2]) == found.base_rows[2]
 
 
 def test_progress_counts_up_to_the_whole() -> None:

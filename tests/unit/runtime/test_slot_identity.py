@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapterhub.domain.refs import Ref
-from adapterhub.runtime.subjects import Located, resolve_subject
+from adapterhub.runtime.subjects import Fetched, resolve_subject
 from tests.adapter_files import write_lora
 
 
-def no_remote(ref: Ref) -> Located:
+def no_remote(ref: Ref) -> Fetched:
     raise AssertionError(f"{ref} is a folder")
 
 
