@@ -19,8 +19,8 @@ from adapterhub.errors import VerificationError
 
 if TYPE_CHECKING:
     from adapterhub.compose.executor import Merged
+    from adapterhub.domain.engines import Engine, Slots
     from adapterhub.domain.evaluation import TaskData
-    from adapterhub.domain.protocols import Engine, Slots
     from adapterhub.evaluate.result import Evaluation
     from adapterhub.models.loader import Base
     from adapterhub.runtime.reference import ReferenceEngine

@@ -13,8 +13,8 @@ from adapterhub.errors import MismatchError
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
+    from adapterhub.domain.engines import Slots
     from adapterhub.domain.manifest import BaseRecord
-    from adapterhub.domain.protocols import Slots
     from adapterhub.runtime.reference import ReferenceEngine
     from adapterhub.runtime.subjects import Subject
 

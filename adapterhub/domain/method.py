@@ -6,7 +6,9 @@ A record's `target` is `module:attribute` and is imported only when it is used.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from adapterhub.domain.base import Modality
 
@@ -24,7 +26,11 @@ class Capability(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """`target` provides `adapterhub.domain.protocols.AdapterMethod`; `reference` is the paper."""
+    """`target` provides `adapterhub.domain.protocols.AdapterMethod`; `reference` is the paper.
+
+    `tensors` says whether its adapters hold weights. A preset makes adapters of another method,
+    `stored_as`, and sets fields of the recipe (`preset`) that a person left alone.
+    """
 
     name: str
     summary: str
@@ -32,16 +38,21 @@ class Method:
     reference: str
     config_version: int
     capabilities: frozenset[Capability]
+    tensors: bool = True
+    stored_as: str | None = None
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trainer:
-    """`target` provides `adapterhub.domain.protocols.Objective`."""
+    """`target` provides `adapterhub.domain.protocols.Objective`; `teacher` says whether it learns
+    from one."""
 
     name: str
     summary: str
     target: str
     modality: Modality
+    teacher: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

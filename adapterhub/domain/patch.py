@@ -1,5 +1,8 @@
 """What a method does to a base, in one of four closed forms.
 
+Several adapters add up: at a site each changes what the untouched base computes there by its own
+difference, scaled by its weight, in no order.
+
 Composition, export, engines and trust read patches and never a method's name, so an unknown
 method's low-rank variant is composed and run without anyone here knowing it. Tensors are `Any`:
 this module has never seen torch.
@@ -8,12 +11,12 @@ this module has never seen torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Affine:
-    """y = row_scale * (W x + scaling * B A (column_scale * x)) + bias, at a linear or conv2d site.
+    """y = row_scale * (W + scaling * B A) (column_scale * x) + bias, at a linear or conv2d site.
 
     A (rank, in), B (out, rank); conv2d: A (rank, in, kh, kw), B (out, rank, 1, 1).
     row_scale (out,), column_scale (in,) and bias (out,) are optional. LoRA (arXiv 2106.09685) sets
@@ -40,14 +43,23 @@ class Affine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """A module of its own in a transformer block (bottleneck adapters, arXiv 1902.00751)."""
+    """A module of its own beside a sublayer (bottleneck adapters, arXiv 1902.00751).
+
+    y + module(y) where it reads what the sublayer answers, y + module(x) where it reads what the
+    sublayer reads (the parallel form, arXiv 2110.04366). module maps (..., hidden) to the same.
+    """
 
     module: Any
+    reads: Literal["output", "input"] = "output"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """Something before the input: messages, embeddings (tokens, hidden) or keys and values."""
+    """Something before the input of the whole model: messages (role, text) before the conversation,
+    embeddings (tokens, hidden), or keys and values (layers, 2, heads, tokens, width of a head).
+
+    The input's own positions begin behind the virtual tokens.
+    """
 
     messages: tuple[tuple[str, str], ...] = ()
     embeddings: Any = None
@@ -56,9 +68,10 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """The full difference to a weight, of the weight's own shape."""
+    """The full difference to a parameter of the module, of the parameter's own shape."""
 
     difference: Any
+    parameter: str = "weight"
 
 
 Patch = Affine | Block | Prompt | Weights

@@ -1,4 +1,4 @@
-"""What the objects behind plugin records can do, and what engines are asked.
+"""What the objects behind plugin records can do.
 
 These are the public protocols a plugin implements. Tensors and models are `Any`, because this
 module is imported where torch is not installed; docstrings give the shapes.
@@ -6,28 +6,44 @@ module is imported where torch is not installed; docstrings give the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.evaluation import Item, Message, TaskData
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.quantization import Scheme
-from adapterhub.domain.refs import Ref
-from adapterhub.domain.seed import check_seed
+from adapterhub.domain.sites import Handle, Site, SiteKind
 
 # --- bases ------------------------------------------------------------------------------------
 
 
 class LoadedBase(Protocol):
-    """A base in memory. `model` is a transformers model in eval mode, its weights frozen."""
+    """A base in memory. `model` is a transformers model in eval mode, its weights frozen.
+
+    `shared` is where adapters on this base keep what they must know of each other, under a key
+    of their method's own. While `sequential` is set, changes of a site feed each other in the order
+    of activation instead of adding up.
+    """
 
     spec: BaseSpec
     model: Any
     tokenizer: Any
     device: str
+    shared: dict[str, Any]
+    sequential: bool
+
+    def sites(self, kind: SiteKind) -> Mapping[str, Site]:
+        """Every site of a kind by name, in the model's order; the head is not among them."""
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The base's own parameters by name, whatever is attached; tied ones once."""
+
+    def add_to_parameter(self, name: str, change: Callable[[], Any]) -> Handle:
+        """From now on forward passes see p + change() in the place of the parameter p, which itself
+        stays as it is. change() has the shape of p and may carry a gradient; several add up."""
 
     def linear_sites(self) -> Mapping[str, tuple[int, int]]:
         """Every linear layer inside the blocks: module name -> (out, in). Never the head."""
@@ -46,28 +62,52 @@ class Backend(Protocol):
         with plain linear layers, correct under autograd on every CPU.
         """
 
+    def weight(self, layer: Any) -> Any:
+        """What a quantized linear layer's bytes stand for: float32 (out, in), on its device.
+
+        Raises CapabilityError for a layer of another backend.
+        """
+
 
 # --- methods and trainers ---------------------------------------------------------------------
 
 
 class AttachedAdapter(Protocol):
-    """One adapter on one loaded base, under one slot; starts inactive."""
+    """One adapter on one loaded base, under one slot; starts inactive.
+
+    `config` is what to store beside `state()`: that of `attach`, unless what was attached is
+    stored in another form.
+    """
 
     slot: str
+    config: Mapping[str, Any]
 
     def parameters(self) -> Mapping[str, Any]:
-        """The trainable tensors by the name they are stored under."""
+        """The trainable tensors by name, in the order they always have. One that is stored as it is
+        trained has the name it is stored under."""
 
     def state(self) -> dict[str, Any]:
         """Everything to store: name -> tensor (contiguous, on the CPU, detached)."""
 
-    def activate(self, weight: float = 1.0) -> None:
-        """Take part in forward passes, the effect scaled by `weight`; others keep their part."""
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+        """Take part in forward passes, the effect scaled by `weight`; others keep their part.
+
+        A sequence gives each row of a batch its own weight, where the method declares MIXED_BATCH.
+        Raises CapabilityError for a weight that means nothing to this adapter.
+        """
 
     def deactivate(self) -> None: ...
 
     def detach(self) -> None:
         """Leave the base exactly as it was before `attach`."""
+
+
+@runtime_checkable
+class RewritesMessages(Protocol):
+    """An attached adapter that works on the conversation, before it becomes tokens."""
+
+    def messages(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The conversation as this adapter would have it; asked only while it is active."""
 
 
 class AdapterMethod(Protocol):
@@ -94,9 +134,16 @@ class AdapterMethod(Protocol):
         """
 
     def patches(
-        self, config: Mapping[str, Any], state: Mapping[str, Any]
+        self,
+        config: Mapping[str, Any],
+        state: Mapping[str, Any],
+        base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
-        """(module name, patch) for each site, from stored bytes alone: no base is needed."""
+        """(module name, patch) for each site, "" being the whole model.
+
+        From stored bytes alone where the method allows it. Raises CapabilityError without a `base`
+        when the patches depend on the base's own weights.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,15 +165,41 @@ class ChatTokens(Protocol):
         """The answer after these messages, up to and including the token that ends the turn."""
 
 
+class Teacher(Protocol):
+    """A frozen model to learn from: another base, or the student's own with other adapters.
+
+    `vocabulary` is how many logits it answers with, `tokens` how many tokens its tokenizer knows.
+    """
+
+    name: str
+    chat: ChatTokens
+    tokenizer: Any
+    vocabulary: int
+
+    def logits(self, batch: Mapping[str, Any]) -> Any:
+        """Float32 logits (rows, columns, vocabulary) at `batch["columns"]`, without gradient, for
+        rows of its own tokens. The student's adapter takes no part, and does again afterwards."""
+
+
 class Objective(Protocol):
-    """What a trainer minimises; the loop around it is the core's."""
+    """What a trainer minimises; the loop around it is the core's.
+
+    A trainer's target is called with its options (JSON values) and, as `teacher=`, with the Teacher
+    that its recipe names or None. It raises UsageError for options it does not know.
+    """
 
     def examples(self, items: Iterable[tuple[int, Item]], chat: ChatTokens) -> list[Example]:
         """Tokenize (line number, conversation) pairs."""
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, int]:
-        """(sum of the loss, number of tokens it is over) for a left-padded batch: input_ids,
-        attention_mask, position_ids, labels, each (rows, length); -100 where nothing counts."""
+        """(sum of the loss, number of tokens it is over) for a batch.
+
+        input_ids, position_ids, labels (-100 where nothing counts) are (rows, length), and so is
+        attention_mask, or None where several examples lie in one row, each starting at position 0.
+        `columns` (columns,) are those before which a label counts in any row: the ones to ask
+        the model for, as `logits_to_keep`. `examples` are the batch's examples in order; the labels
+        that count, read row by row, are the answers' tokens of these.
+        """
 
 
 # --- composition and tasks --------------------------------------------------------------------
@@ -149,132 +222,3 @@ class TaskSource(Protocol):
 
     def held_out(self, n: int, *, seed: int = 0) -> TaskData:
         """Items whose values never occur in `train_rows`, whatever the seeds."""
-
-
-# --- engines ----------------------------------------------------------------------------------
-
-Slots = tuple[tuple[str, float], ...]  # (slot, weight) of every adapter that takes part
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerateRequest:
-    """Greedy when `temperature` is 0. `slots` is empty for the bare base."""
-
-    messages: tuple[Message, ...]
-    slots: Slots = ()
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Generation:
-    """`seconds` is the wall time of the batch this request ran in."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    prompt_tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreRequest:
-    """How likely is `answer` after `messages`? `logits` asks for those before each answer token."""
-
-    messages: tuple[Message, ...]
-    answer: str
-    slots: Slots = ()
-    logits: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """`logprobs` has one natural logarithm per answer token (end of turn included);
-    `logits` is a float32 tensor (answer tokens, vocabulary) if it was asked for."""
-
-    logprobs: tuple[float, ...]
-    token_ids: tuple[int, ...]
-    logits: Any = field(default=None, repr=False, compare=False)
-
-
-class Engine(Protocol):
-    """Runs a base with adapters attached to slots. Results come in the order of the requests."""
-
-    base: LoadedBase
-
-    def generate(
-        self, requests: Sequence[GenerateRequest], *, on_text: Any = None, on_done: Any = None
-    ) -> list[Generation]:
-        """`on_text(str)` streams, for one request only; `on_done(count)` reports progress."""
-
-    def score(self, requests: Sequence[ScoreRequest], *, on_done: Any = None) -> list[Score]: ...
-
-
-# --- stores -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileEntry:
-    """One file of a commit. Exactly one of `sha256` and `git_blob` may be unknown, never both."""
-
-    path: str
-    size: int
-    sha256: str | None = None
-    git_blob: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """One immutable revision of a repository. `repo_uuid` is never reused, unlike the name."""
-
-    ref: Ref
-    commit: str
-    repo_uuid: str
-    files: tuple[FileEntry, ...]
-    parent: str | None = None
-    created: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """One line of a search."""
-
-    id: str
-    commit: str | None = None
-    method: str | None = None
-    base: str | None = None
-    updated: str | None = None
-    tags: tuple[str, ...] = ()
-
-
-class Store(Protocol):
-    """A place adapters live in. Opening one touches neither network nor disk."""
-
-    uri: str
-
-    def resolve(self, ref: Ref) -> Snapshot:
-        """Raises NotFoundError, UnknownRevisionError, UnreachableError or DeniedError."""
-
-    def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a file from `offset` on, in chunks. Nothing here verifies them."""
-
-    def publish(
-        self, ref: Ref, folder: Path, *, message: str, parent: str | None, private: bool = False
-    ) -> Snapshot:
-        """Make the folder's files the next revision, creating the repository if need be.
-
-        `parent` is the commit it builds on (None: whatever is there). Raises ConflictError when
-        somebody was faster, DeniedError without the right; then nothing has changed.
-        """
-
-    def search(self, query: str, *, base: str | None = None, limit: int = 50) -> list[Summary]: ...
-
-    def names(self, namespace: str | None = None) -> list[str]:
-        """`namespace/name` of what may be listed, for `list` and for did-you-mean."""
-
-    def remove(self, ref: Ref) -> None:
-        """Remove the repository; its name stays taken by a tombstone where the store can."""

@@ -11,13 +11,28 @@ from adapterhub.errors import UsageError
 
 Schedule = Literal["cosine", "linear", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant")
+Batching = Literal["padded", "bucketed", "packed"]
+BATCHINGS: tuple[Batching, ...] = ("padded", "bucketed", "packed")
+Optimizer = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "adamw8bit", "paged_adamw8bit")
+Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
+Keep = Literal["last", "best"]
+KEEPS: tuple[Keep, ...] = ("last", "best")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """`data` is a JSONL file or a task's name; `options` are the method's own.
+    """`data` and `eval_data` are a JSONL file or a task's name; `options` are the method's own,
+    `trainer_options` the trainer's.
 
     `batch_size` rows make a step, in `accumulate` equal parts; `warmup` is a share of `steps`.
+    `lr_ratio` is the rate of B factors over that of all else (LoRA+, arXiv 2402.12354);
+    `checkpointing` recomputes activations in the backward pass. Every `eval_every` steps the loss
+    on `eval_data` is taken; a run stops when it has not fallen `patience` times in a row, and
+    keeps the `last` or the `best` parameters. A checkpoint is written every `checkpoint_every`
+    steps. `teacher` is an adapter or a composition, on `teacher_base` or on the student's base.
+    0 switches off what counts.
     """
 
     base: str
@@ -35,6 +50,19 @@ class Recipe:
     clip: float = 1.0
     max_length: int = 2048
     seed: int = 0
+    lr_ratio: float = 1.0
+    optimizer: Optimizer = "adamw"
+    precision: Precision = "auto"
+    checkpointing: bool = False
+    batching: Batching = "padded"
+    eval_data: str | None = None
+    eval_every: int = 0
+    patience: int = 0
+    keep: Keep = "last"
+    checkpoint_every: int = 0
+    trainer_options: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    teacher_base: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for a number no run can have."""

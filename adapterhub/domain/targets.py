@@ -12,11 +12,19 @@ from adapterhub.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """`attention` and `mlp` are leaf module names; `fused` maps one to its parts, in row order."""
+    """`attention` and `mlp` are leaf module names; `fused` maps one to its parts, in row order.
+
+    `keys_values` are the layers, or parts of a fused one, that make keys and values;
+    `feedforward` are those that read what the activation function made. `sublayers` are the leaf
+    names of a block's attention and mlp modules.
+    """
 
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
     fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    keys_values: tuple[str, ...] = ("k_proj", "v_proj")
+    feedforward: tuple[str, ...] = ("down_proj",)
+    sublayers: tuple[str, str] = ("self_attn", "mlp")
 
     @property
     def linear(self) -> tuple[str, ...]:
@@ -43,7 +51,12 @@ FAMILIES: dict[str, Family] = {
         ),
     ),
     "gpt2": Family(
-        attention=("c_attn", "c_proj"), mlp=("c_fc",), fused=(("c_attn", ("q", "k", "v")),)
+        attention=("c_attn", "c_proj"),
+        mlp=("c_fc",),
+        fused=(("c_attn", ("q", "k", "v")),),
+        keys_values=("k", "v"),
+        feedforward=("mlp.c_proj",),
+        sublayers=("attn", "mlp"),
     ),
 }
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest, Slots
 from adapterhub.domain.evaluation import METRICS, Metric, Row, TaskData
-from adapterhub.domain.protocols import Engine, GenerateRequest, ScoreRequest, Slots
 from adapterhub.errors import MismatchError, PluginError, UsageError
 from adapterhub.evaluate.compare import Difference, mean_difference, perplexity_difference
 from adapterhub.evaluate.metrics import Likelihoods, exact_match, mean_stderr

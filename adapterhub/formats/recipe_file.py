@@ -19,8 +19,9 @@ RECIPE_FILE = "recipe.toml"
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
-    """Every field by name, as plain values."""
-    return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    """Every field by name, as plain values, but for those that name nothing."""
+    table = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def encode_recipe(recipe: Recipe) -> bytes:

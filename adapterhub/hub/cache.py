@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapterhub.domain.protocols import FileEntry, Snapshot, Store
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry, Snapshot, Store
 from adapterhub.hub.files import (
     delete_tree,
     digests,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterhub.domain.protocols import FileEntry, Snapshot, Summary
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry, Snapshot, Summary
 from adapterhub.errors import (
     NotFoundError,
     RemoteError,

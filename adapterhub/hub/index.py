@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from adapterhub.domain.manifest import CARD_FILE, CONFIG_FILE, MANIFEST_FILE
-from adapterhub.domain.protocols import Snapshot, Summary
+from adapterhub.domain.stores import Snapshot, Summary
 from adapterhub.errors import FormatError
 from adapterhub.formats.card import read_front_matter
 from adapterhub.formats.strict_json import loads_strict

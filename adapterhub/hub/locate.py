@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapterhub.domain.protocols import Snapshot, Store
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import Snapshot, Store
 from adapterhub.errors import (
     IntegrityError,
     NotFoundError,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapterhub.domain.digest import is_sha256
-from adapterhub.domain.protocols import FileEntry, Snapshot, Store
+from adapterhub.domain.stores import FileEntry, Snapshot, Store
 from adapterhub.errors import IntegrityError, StorageError
 from adapterhub.hub.files import (
     CHUNK,

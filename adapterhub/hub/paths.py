@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from adapterhub.domain.protocols import FileEntry
+from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError
 
 MAX_FILES = 1000

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapterhub.domain.protocols import FileEntry, Snapshot
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry, Snapshot
 from adapterhub.errors import FormatError, IntegrityError
 from adapterhub.formats.schema import to_domain, to_plain
 from adapterhub.formats.strict_json import loads_strict

@@ -7,19 +7,22 @@ stand for, when memory allows: several times faster, and with correct gradients 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.sites import SiteKind
 from adapterhub.errors import UsageError
 from adapterhub.models.bases import base_folder
 from adapterhub.models.chat import Chat
 from adapterhub.models.linear import linear_sites
 from adapterhub.models.memory import available_bytes, dense_fits
+from adapterhub.models.overlay import Overlay
 from adapterhub.models.quiet import quiet
+from adapterhub.models.sites import Listed, ModuleSite, find_sites
 from adapterhub.models.store import backend_for
 
 _DEVICE = re.compile(r"cpu|cuda(?::(?P<number>[0-9]{1,3}))?")
@@ -34,6 +37,22 @@ class Base:
     tokenizer: Any
     device: str
     dense: bool
+    shared: dict[str, Any] = field(default_factory=dict)
+    sequential: bool = False
+
+    def __post_init__(self) -> None:
+        # Before an adapter wraps or renames anything.
+        self._sites = find_sites(self)
+        self._overlay = Overlay(self.model)
+
+    def sites(self, kind: SiteKind) -> Mapping[str, ModuleSite]:
+        return self._sites[kind]
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self._overlay.parameters
+
+    def add_to_parameter(self, name: str, change: Callable[[], Any]) -> Listed:
+        return self._overlay.add(name, change)
 
     def linear_sites(self) -> Mapping[str, tuple[int, int]]:
         return linear_sites(self.model)

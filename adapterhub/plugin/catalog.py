@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
-from adapterhub.domain.protocols import Store
+from adapterhub.domain.stores import Store
 from adapterhub.errors import NotFoundError, PluginError, UsageError
 from adapterhub.plugin.host import DISABLE_VARIABLE, Admission, Host, Origin, discover
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
-from adapterhub.domain.protocols import Store
+from adapterhub.domain.stores import Store
 from adapterhub.plugin.markers import hookspec
 
 

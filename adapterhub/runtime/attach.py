@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapterhub.domain.engines import Slots
 from adapterhub.domain.method import Capability
-from adapterhub.domain.protocols import AdapterMethod, AttachedAdapter, LoadedBase, Slots
+from adapterhub.domain.protocols import AdapterMethod, AttachedAdapter, LoadedBase
 from adapterhub.errors import CapabilityError
 from adapterhub.hub.folder import AdapterFolder
 from adapterhub.models.quiet import quiet

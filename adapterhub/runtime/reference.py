@@ -11,13 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from adapterhub.domain.protocols import (
-    GenerateRequest,
-    Generation,
-    LoadedBase,
-    Score,
-    ScoreRequest,
-)
+from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest
+from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import DataError, UsageError
 from adapterhub.models.chat import Chat
 from adapterhub.models.quiet import quiet

@@ -14,8 +14,8 @@ from adapterhub.compose.members import Member, open_member, outline
 from adapterhub.compose.pin import reopen
 from adapterhub.compose.plan import make_plan
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
+from adapterhub.domain.engines import Slots
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.protocols import Slots
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import CapabilityError, NotFoundError, UsageError
 from adapterhub.formats.composition_file import decode_composition

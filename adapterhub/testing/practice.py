@@ -27,7 +27,7 @@ def shake(adapter: AttachedAdapter, *, seed: int = 0, size: float = 0.05) -> Non
 
 
 def objective() -> Objective:
-    made: Objective = load_target(catalog().trainers["sft"].target)()
+    made: Objective = load_target(catalog().trainers["sft"].target)({}, teacher=None)
     return made
 
 

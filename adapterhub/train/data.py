@@ -66,7 +66,7 @@ def batches(examples: Sequence[Example], *, size: int, seed: int) -> Iterator[li
 
 
 def collate(examples: Sequence[Example], *, pad: int, device: str) -> dict[str, Any]:
-    """input_ids, attention_mask, position_ids and labels, each (rows, longest), left-padded.
+    """A batch as `adapterhub.domain.protocols.Objective` describes it, padded on the left.
 
     labels is -100 on prompts and padding. Positions count from each row's first token, which
     models with learned positions need.
@@ -82,9 +82,12 @@ def collate(examples: Sequence[Example], *, pad: int, device: str) -> dict[str, 
         mask.append([0] * gap + [1] * len(example.ids))
         labels.append([-100] * (gap + start) + list(example.ids[start:]))
     attention = torch.tensor(mask, device=device)
+    answers = torch.tensor(labels, device=device)
     return {
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": attention,
         "position_ids": (attention.cumsum(dim=-1) - 1).clamp(min=0),
-        "labels": torch.tensor(labels, device=device),
+        "labels": answers,
+        "columns": (answers != -100).any(dim=0).nonzero()[:, 0] - 1,
+        "examples": tuple(examples),
     }

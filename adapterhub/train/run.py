@@ -19,10 +19,11 @@ from adapterhub.errors import CapabilityError, Terminated, TrainingError, UsageE
 from adapterhub.hub.staging import check_free, staged_folder
 from adapterhub.models.bases import find_base
 from adapterhub.models.loader import Base, load_base
-from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.data import check_lengths, load_items
 from adapterhub.train.loop import Outcome, Step, fit
+from adapterhub.train.objective import make_objective
 from adapterhub.train.save import save_adapter
 
 SLOT = "trained"
@@ -57,7 +58,7 @@ def train_adapter(
     record = catalog().methods[recipe.method]
     if Capability.TRAIN not in record.capabilities:
         raise CapabilityError(f"{recipe.method} is not trained", hint="see `adapterhub methods`")
-    objective: Objective = load_target(catalog().trainers[recipe.trainer].target)()
+    objective = make_objective(recipe)
     spec = base.spec if base else find_base(recipe.base)
     config = method_of(recipe.method).new_config(spec, recipe.options)
     items, data_sha256 = load_items(recipe.data, seed=recipe.seed)

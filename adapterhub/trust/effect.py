@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapterhub.domain.engines import Engine, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.protocols import Engine, ScoreRequest, Slots
 from adapterhub.errors import NoEffectError
 
 PROMPTS: tuple[tuple[str, str], ...] = (

@@ -18,8 +18,8 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.protocols import Engine, GenerateRequest, ScoreRequest
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.domain.recipe import Recipe
 from adapterhub.hub.folder import read_folder

@@ -14,7 +14,7 @@ import click
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output
 from adapterhub.cli.walkthrough import OWNER, TASKS, Shown, Size, walk
-from adapterhub.domain.protocols import GenerateRequest
+from adapterhub.domain.engines import GenerateRequest
 
 if TYPE_CHECKING:
     from adapterhub.domain.evaluation import Item, Row

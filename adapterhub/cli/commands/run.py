@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from adapterhub.domain.protocols import GenerateRequest, Generation
+    from adapterhub.domain.engines import GenerateRequest, Generation
 
 
 @click.command(short_help="Ask an adapter, or a composition of several, something.")
@@ -75,7 +75,7 @@ def run(
     if not text.strip():
         raise UsageError("the prompt is empty", hint='adapterhub run REF "...", or pipe one in')
     turns = [Message(role="system", content=system)] if system else []
-    from adapterhub.domain.protocols import GenerateRequest
+    from adapterhub.domain.engines import GenerateRequest
 
     bench = open_workbench(
         [ref], base_name=base_name, device=device, out=out, allow=frozenset(allow)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapterhub.domain.digest import digest_of
-from adapterhub.domain.protocols import FileEntry
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError, IntegrityError, UnknownRevisionError, UsageError
 from adapterhub.formats.schema import to_domain, to_plain
 from adapterhub.formats.strict_json import loads_strict

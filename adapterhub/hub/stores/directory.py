@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from adapterhub.domain.protocols import FileEntry, Snapshot, Summary
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry, Snapshot, Summary
 from adapterhub.errors import (
     AdapterhubError,
     ConflictError,

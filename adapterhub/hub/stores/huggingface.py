@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adapterhub import __version__
-from adapterhub.domain.protocols import FileEntry, Snapshot, Summary
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.stores import FileEntry, Snapshot, Summary
 from adapterhub.errors import (
     AdapterhubError,
     ConflictError,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.domain.quantization import Scheme
+from adapterhub.errors import CapabilityError
 
 
 class BitsAndBytes:
@@ -49,6 +50,24 @@ class BitsAndBytes:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
         return model
+
+    def weight(self, layer: Any) -> Any:
+        import bitsandbytes as bnb
+        import torch
+
+        if isinstance(layer, bnb.nn.Linear4bit):
+            return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(
+                torch.float32
+            )
+        if isinstance(layer, bnb.nn.Linear8bitLt):
+            # A forward pass moves the statistics from the weight to the layer's state.
+            scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+            stored = layer.weight.data if layer.state.CB is None else layer.state.CB
+            return stored.to(torch.float32) * (scales.to(torch.float32)[:, None] / 127)
+        raise CapabilityError(
+            f"{type(layer).__name__} is no layer of bitsandbytes",
+            hint="report it to the plugin of the base's backend",
+        )
 
 
 def _config(scheme: Scheme) -> Any:

@@ -7,14 +7,14 @@ several adapters answer together without peft's own combination arithmetic.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch
 from adapterhub.domain.protocols import LoadedBase
-from adapterhub.errors import MismatchError, UsageError
+from adapterhub.errors import CapabilityError, MismatchError, UsageError
 from adapterhub_plugins.peft.config import new_config, to_peft
 from adapterhub_plugins.peft.describe import lora_patches
 
@@ -39,7 +39,7 @@ class Lora:
         if slot in getattr(base.model, "peft_config", {}):
             raise UsageError(f"the slot {slot!r} is taken", hint="detach it first")
         _inject(base.model, slot, to_peft(config), seed=seed)
-        attached = AttachedLora(base.model, slot)
+        attached = AttachedLora(base.model, slot, config)
         try:
             if state is not None:
                 attached.fill(state)
@@ -50,7 +50,10 @@ class Lora:
         return attached
 
     def patches(
-        self, config: Mapping[str, Any], state: Mapping[str, Any]
+        self,
+        config: Mapping[str, Any],
+        state: Mapping[str, Any],
+        base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
         return lora_patches(config, state)
 
@@ -58,10 +61,11 @@ class Lora:
 class AttachedLora:
     """One LoRA in one slot of a model."""
 
-    def __init__(self, model: Any, slot: str) -> None:
+    def __init__(self, model: Any, slot: str, config: Mapping[str, Any]) -> None:
         import torch
 
         self.slot = slot
+        self.config = config
         self._model = model
         self._layers = dict(_lora_layers(model, slot))
         self._scaling = {name: layer.scaling[slot] for name, layer in self._layers.items()}
@@ -105,7 +109,11 @@ class AttachedLora:
             with torch.no_grad():
                 tensor.copy_(state[name])
 
-    def activate(self, weight: float = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+        if isinstance(weight, Sequence):
+            raise CapabilityError(
+                "lora gives no row of a batch its own weight", hint="run the rows apart"
+            )
         for name, layer in self._layers.items():
             layer.scaling[self.slot] = self._scaling[name] * weight
             active = [slot for slot in layer.active_adapters if slot != self.slot]
@@ -150,7 +158,7 @@ def _inject(model: Any, slot: str, config: Any, *, seed: int) -> None:
         try:
             inject_adapter_in_model(config, model, adapter_name=slot)
         except ValueError as error:
-            AttachedLora(model, slot).detach()
+            AttachedLora(model, slot, {}).detach()
             raise MismatchError(
                 f"the adapter does not fit this base: {str(error).splitlines()[0]}",
                 hint="it was made for another base; `adapterhub show` names it",

@@ -9,11 +9,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adapterhub.domain.evaluation import Item
-from adapterhub.domain.protocols import ChatTokens, Example
+from adapterhub.domain.protocols import ChatTokens, Example, Teacher
+from adapterhub.errors import UsageError
 
 
 class AnswerLoss:
-    """`adapterhub.domain.protocols.Objective`."""
+    """`adapterhub.domain.protocols.Objective`. It has no options and no teacher."""
+
+    def __init__(self, options: Mapping[str, Any], *, teacher: Teacher | None = None) -> None:
+        if options:
+            raise UsageError(
+                f"sft has no option {min(options)!r}", hint="leave out its --trainer-option"
+            )
 
     def examples(self, items: Iterable[tuple[int, Item]], chat: ChatTokens) -> list[Example]:
         made = []
@@ -24,21 +31,19 @@ class AnswerLoss:
         return made
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, int]:
-        """Rows are left-padded, so all answers end at the right edge and only the logits that
-        predict them are computed: the head is a fifth of a small model's work."""
+        """Only the logits that predict an answer are computed: the head is a fifth of a small
+        model's work."""
         from torch.nn.functional import cross_entropy
 
-        labels = batch["labels"]
-        keep = int((labels != -100).any(dim=0).sum())
-        output = model(
+        columns = batch["columns"]
+        logits = model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             position_ids=batch["position_ids"],
-            logits_to_keep=keep + 1,
+            logits_to_keep=columns,
             use_cache=False,
-        )
-        logits = output.logits[:, :-1].float()
-        answers = labels[:, -keep:]
+        ).logits.float()
+        answers = batch["labels"][:, columns + 1]
         total = cross_entropy(
             logits.reshape(-1, logits.shape[-1]),
             answers.reshape(-1),

@@ -15,16 +15,11 @@ import pytest
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.digest import digest_of
+from adapterhub.domain.engines import Engine, GenerateRequest, Generation, Score, ScoreRequest
 from adapterhub.domain.evaluation import Item, Message, Metric, TaskData
-from adapterhub.domain.protocols import (
-    Engine,
-    GenerateRequest,
-    Generation,
-    LoadedBase,
-    Score,
-    ScoreRequest,
-)
+from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.quantization import scheme_by_name
+from adapterhub.domain.sites import Handle, Site, SiteKind
 from adapterhub.errors import MismatchError, PluginError, UsageError
 from adapterhub.evaluate.result import Answer, Evaluation
 from adapterhub.evaluate.runner import evaluate
@@ -53,6 +48,17 @@ class LookupBase:
     model: Any = None
     tokenizer: Any = None
     device: str = "cpu"
+    shared: dict[str, Any] = field(default_factory=dict)
+    sequential: bool = False
+
+    def sites(self, kind: SiteKind) -> Mapping[str, Site]:
+        return {}
+
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    def add_to_parameter(self, name: str, change: Callable[[], Any]) -> Handle:
+        raise AssertionError("nothing is attached here")
 
     def linear_sites(self) -> Mapping[str, tuple[int, int]]:
         return {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterhub.domain.protocols import Store
 from adapterhub.domain.refs import Ref, parse_ref
+from adapterhub.domain.stores import Store
 from adapterhub.errors import (
     ConflictError,
     FormatError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapterhub.domain.protocols import FileEntry
+from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError
 from adapterhub.hub.paths import MAX_FILE_BYTES, check_paths, is_wanted, unsafe, wanted
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from adapterhub.domain.engines import GenerateRequest, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.protocols import GenerateRequest, ScoreRequest, Slots
 from adapterhub.errors import DataError, UsageError
 from adapterhub.hub.folder import read_folder
 from adapterhub.models.loader import Base

@@ -5,7 +5,7 @@ Each fault is LoRA with one thing wrong, and is held to the one test that should
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Around:
 
     def __init__(self, base: Base, within: AttachedAdapter) -> None:
         self.base, self.within, self.slot = base, within, within.slot
+        self.config = within.config
 
     def parameters(self) -> Mapping[str, Any]:
         return self.within.parameters()
@@ -35,7 +36,7 @@ class Around:
     def state(self) -> dict[str, Any]:
         return self.within.state()
 
-    def activate(self, weight: float = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
         self.within.activate(weight)
 
     def deactivate(self) -> None:
@@ -58,7 +59,7 @@ class ActiveAtOnce(Around):
 
 
 class IgnoresItsWeight(Around):
-    def activate(self, weight: float = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
         self.within.activate()
 
 
@@ -77,7 +78,7 @@ class HidesAParameter(Around):
     def parameters(self) -> Mapping[str, Any]:
         return dict(list(self.within.parameters().items())[:-1])
 
-    def activate(self, weight: float = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
         self.within.activate(weight)
         for tensor in self.within.parameters().values():
             tensor.requires_grad_(True)

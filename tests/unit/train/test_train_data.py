@@ -109,10 +109,13 @@ def test_a_seed_decides_the_order() -> None:
 
 
 def test_a_short_row_is_padded_on_the_left() -> None:
-    batch = collate([example(10, length=3), example(20, length=5)], pad=0, device="cpu")
+    rows = (example(10, length=3), example(20, length=5))
+    batch = collate(rows, pad=0, device="cpu")
+    assert batch.pop("examples") == rows
     assert {key: value.tolist() for key, value in batch.items()} == {
         "input_ids": [[0, 0, 10, 11, 12], [20, 21, 22, 23, 24]],
         "attention_mask": [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]],
         "position_ids": [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]],
         "labels": [[-100, -100, -100, -100, 12], [-100, -100, 22, 23, 24]],
+        "columns": [1, 2, 3],
     }

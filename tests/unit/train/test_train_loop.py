@@ -90,8 +90,8 @@ def test_what_stands_in_the_prompt_is_not_learnt(base: Base) -> None:
     batch = collate(examples(base), pad=PAD, device="cpu")
     right = torch.nn.functional.one_hot(batch["labels"].clamp(min=0), 300).float() * 1e4
 
-    def foretell(*, logits_to_keep: int, **_: Any) -> Any:
-        shifted = torch.roll(right, -1, dims=1)[:, -logits_to_keep:]
+    def foretell(*, logits_to_keep: Any, **_: Any) -> Any:
+        shifted = torch.roll(right, -1, dims=1)[:, logits_to_keep]
         return SimpleNamespace(logits=shifted)
 
     loss, count = objective().loss(foretell, batch)

@@ -1,0 +1,74 @@
+"""What engines are asked and what they answer: one interface for everything that runs a base.
+
+Tensors are `Any`, because this module is imported where torch is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from adapterhub.domain.evaluation import Message
+from adapterhub.domain.protocols import LoadedBase
+from adapterhub.domain.seed import check_seed
+
+Slots = tuple[tuple[str, float], ...]  # (slot, weight) of every adapter that takes part
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateRequest:
+    """Greedy when `temperature` is 0. `slots` is empty for the bare base."""
+
+    messages: tuple[Message, ...]
+    slots: Slots = ()
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """`seconds` is the wall time of the batch this request ran in."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRequest:
+    """How likely is `answer` after `messages`? `logits` asks for those before each answer token."""
+
+    messages: tuple[Message, ...]
+    answer: str
+    slots: Slots = ()
+    logits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """`logprobs` has one natural logarithm per answer token (end of turn included);
+    `logits` is a float32 tensor (answer tokens, vocabulary) if it was asked for."""
+
+    logprobs: tuple[float, ...]
+    token_ids: tuple[int, ...]
+    logits: Any = field(default=None, repr=False, compare=False)
+
+
+class Engine(Protocol):
+    """Runs a base with adapters attached to slots. Results come in the order of the requests."""
+
+    base: LoadedBase
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], *, on_text: Any = None, on_done: Any = None
+    ) -> list[Generation]:
+        """`on_text(str)` streams, for one request only; `on_done(count)` reports progress."""
+
+    def score(self, requests: Sequence[ScoreRequest], *, on_done: Any = None) -> list[Score]: ...

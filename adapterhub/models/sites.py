@@ -1,0 +1,172 @@
+"""The sites of a loaded base, found once before anything is attached.
+
+Knows modules, hooks and family tables; what is added at a site is a method's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from adapterhub.domain.sites import SiteKind
+from adapterhub.domain.targets import FAMILIES
+from adapterhub.errors import CapabilityError
+from adapterhub.models.linear import linear_sites
+from adapterhub.models.store import backend_for
+
+if TYPE_CHECKING:
+    from adapterhub.models.loader import Base
+
+Change = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """One entry of a list of changes, until it is removed."""
+
+    changes: list[Change]
+    change: Change
+    emptied: Callable[[], None]
+
+    def remove(self) -> None:
+        if self.change in self.changes:
+            self.changes.remove(self.change)
+        if not self.changes:
+            self.emptied()
+
+
+@dataclass(eq=False)
+class ModuleSite:
+    """`adapterhub.domain.sites.Site`. Its hooks are there only while something is added."""
+
+    name: str
+    kind: SiteKind
+    module: Any
+    base: Base
+    _inputs: list[Change] = field(default_factory=list)
+    _outputs: list[Change] = field(default_factory=list)
+    _hooks: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        from transformers.pytorch_utils import Conv1D
+
+        if self.kind in ("attention", "mlp"):
+            width = int(self.base.model.config.hidden_size)
+            return (width, width)
+        if self.kind == "linear":
+            if isinstance(self.module, Conv1D):
+                return (int(self.module.weight.shape[1]), int(self.module.weight.shape[0]))
+            return (int(self.module.out_features), int(self.module.in_features))
+        return tuple(self.module.weight.shape)
+
+    @cached_property
+    def sections(self) -> Mapping[str, tuple[int, int]]:
+        family = FAMILIES.get(self.base.spec.family)
+        parts = dict(family.fused).get(self.name.rpartition(".")[2], ()) if family else ()
+        if self.kind != "linear" or not parts:
+            return {}
+        found, first = {}, 0
+        for part, rows in zip(parts, self._rows(len(parts)), strict=True):
+            found[part] = (first, first + rows)
+            first += rows
+        return found
+
+    def weight(self) -> Any:
+        import torch
+        from torch import nn
+        from transformers.pytorch_utils import Conv1D
+
+        if self.kind in ("attention", "mlp"):
+            raise CapabilityError(
+                f"{self.name} is a sublayer without a weight of its own",
+                hint="ask the linear sites inside it",
+            )
+        if type(self.module) is Conv1D:
+            return self.module.weight.detach().T.to(torch.float32)
+        if self.kind != "linear" or type(self.module) is nn.Linear:
+            return self.module.weight.detach().to(torch.float32)
+        return backend_for(self.base.spec.scheme).weight(self.module)
+
+    def add_to_input(self, change: Change) -> Listed:
+        self._inputs.append(change)
+        if "input" not in self._hooks:
+            self._hooks["input"] = self.module.register_forward_pre_hook(
+                self._read, with_kwargs=True
+            )
+        return Listed(self._inputs, change, lambda: self._unhook("input"))
+
+    def add_to_output(self, change: Change) -> Listed:
+        self._outputs.append(change)
+        if "output" not in self._hooks:
+            self._hooks["output"] = self.module.register_forward_hook(
+                self._answered, with_kwargs=True
+            )
+        return Listed(self._outputs, change, lambda: self._unhook("output"))
+
+    def _unhook(self, which: str) -> None:
+        hook = self._hooks.pop(which, None)
+        if hook is not None:
+            hook.remove()
+
+    def _read(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = args[0] if args else kwargs["hidden_states"]
+        total = x
+        for change in self._inputs:
+            total = total + change(total if self.base.sequential else x).to(x.dtype)
+        if args:
+            return (total, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": total}
+
+    def _answered(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        x = args[0] if args else kwargs["hidden_states"]
+        y = output[0] if isinstance(output, tuple) else output
+        total = y
+        for change in self._outputs:
+            total = total + change(x, total if self.base.sequential else y).to(y.dtype)
+        return (total, *output[1:]) if isinstance(output, tuple) else total
+
+    def _rows(self, parts: int) -> list[int]:
+        """How many rows each part of a fused layer has: grouped queries have fewer keys."""
+        config = self.base.model.config
+        out = self.shape[0]
+        heads = getattr(config, "num_attention_heads", 0)
+        groups = getattr(config, "num_key_value_heads", heads)
+        if parts != 3:
+            return [out // parts] * parts
+        keys = out * groups // (heads + 2 * groups)
+        return [out - 2 * keys, keys, keys]
+
+
+def find_sites(base: Base) -> dict[SiteKind, dict[str, ModuleSite]]:
+    """Every site by kind and name. To be called before an adapter wraps anything."""
+    family = FAMILIES.get(base.spec.family)
+    sublayers = dict(zip(family.sublayers, ("attention", "mlp"), strict=True)) if family else {}
+    linear = linear_sites(base.model)
+    found: dict[SiteKind, dict[str, ModuleSite]] = {
+        "linear": {}, "norm": {}, "embedding": {}, "attention": {}, "mlp": {}
+    }  # fmt: skip
+    for name, module in base.model.named_modules():
+        kind = _kind(name, module, linear, sublayers)
+        if kind is not None:
+            found[kind][name] = ModuleSite(name, kind, module, base)
+    return found
+
+
+def _kind(
+    name: str, module: Any, linear: Mapping[str, Any], sublayers: Mapping[str, Any]
+) -> SiteKind | None:
+    from torch import nn
+
+    if name in linear:
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if getattr(module, "weight", None) is not None and "norm" in type(module).__name__.lower():
+        return "norm"
+    kind: SiteKind | None = sublayers.get(name.rpartition(".")[2])
+    return kind
