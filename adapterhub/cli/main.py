@@ -25,8 +25,10 @@ COMMANDS = {
     "pull": (f"{_AT}.pull:pull", "Fetch an adapter and check its bytes."),
     "run": (f"{_AT}.run:run", "Ask an adapter, or a composition of several, something."),
     "train": (f"{_AT}.train:train", "Train an adapter on a frozen base."),
+    "design": (f"{_AT}.design:design", "Write a prompt as an adapter: nothing is trained."),
     "eval": (f"{_AT}.evaluate:evaluate", "Compare adapters with their base on the same items."),
     "stack": (f"{_AT}.stack:stack", "Put several adapters together."),
+    "extract": (f"{_AT}.extract:extract", "Turn a fine-tuned model into a LoRA."),
     "push": (f"{_AT}.push:push", "Publish an adapter or a composition."),
     "verify": (f"{_AT}.verify:verify", "Check that an adapter is what it says it is."),
     "show": (f"{_AT}.show:show", "Tell everything known of an adapter."),
@@ -36,7 +38,7 @@ COMMANDS = {
     "base": (f"{_AT}.base:base", "Add, list and show base models."),
     "remote": (f"{_AT}.remote:remote", "Name the places adapters come from."),
     "methods": (f"{_AT}.methods:methods", "List methods, trainers, strategies and tasks."),
-    "plugins": (f"{_AT}.plugins:plugins", "List installed plugins, broken ones included."),
+    "plugins": (f"{_AT}.plugins:plugins", "List installed plugins; write one, or check one."),
     "demo": (f"{_AT}.demo:demo", "See all of it at work on a real 4-bit model."),
 }
 

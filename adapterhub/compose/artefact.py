@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapterhub.compose.members import Member
 from adapterhub.compose.pin import pin, write_pinned
-from adapterhub.compose.plan import Plan
+from adapterhub.compose.plan import Arrangement
 from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE
 from adapterhub.errors import UsageError
 from adapterhub.formats.card import render_card
@@ -21,7 +21,7 @@ from adapterhub.hub.remotes import HUB
 
 
 def write_composition(
-    folder: Path, members: Sequence[Member], plan: Plan, *, name: str, target: str
+    folder: Path, members: Sequence[Member], plan: Arrangement, *, name: str, target: str
 ) -> None:
     """Write the three files, to be published on the remote `target`.
 

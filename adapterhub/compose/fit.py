@@ -24,7 +24,19 @@ def check_stackable(outlines: Sequence[Outline]) -> None:
         if not outline.stackable:
             raise CapabilityError(
                 f"{outline.ref} is a {outline.method} adapter, and {outline.method} does not stack",
-                hint="run it alone; `adapterhub plugins` shows which methods stack",
+                hint="run it alone; `adapterhub methods` shows which methods stack",
+            )
+
+
+def check_mergeable(outlines: Sequence[Outline]) -> None:
+    """Raises CapabilityError naming the first adapter that is more than low-rank deltas."""
+    for outline in outlines:
+        if outline.unmergeable:
+            raise CapabilityError(
+                f"{outline.ref}, a {outline.method} adapter, cannot be merged: "
+                f"{outline.unmergeable}",
+                hint="attach it instead: A+B works wherever an adapter is expected, and "
+                "`adapterhub stack` without -o writes it down",
             )
 
 

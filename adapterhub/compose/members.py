@@ -21,7 +21,7 @@ from adapterhub.domain.protocols import AdapterMethod
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, PluginError, UsageError
 from adapterhub.formats.safetensors_header import Header, read_header
 from adapterhub.hub.files import disk
-from adapterhub.hub.folder import AdapterFolder
+from adapterhub.hub.folder import AdapterFolder, has_tensors
 from adapterhub.plugin.catalog import catalog, load_target
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One adapter with its weight; `sha256` is that of its weights file as it was opened, `remote`
-    where it was pulled from."""
+    """One adapter with its weight; `remote` is where it was pulled from.
+
+    `sha256` is that of its weights file as it was opened. Where its method has no tensors, its
+    config is the whole adapter, and `sha256` the digest of the config's canonical JSON.
+    """
 
     ref: str
     folder: AdapterFolder
@@ -65,41 +68,75 @@ def open_member(
     commit: str | None = None,
     remote: str | None = None,
 ) -> Member:
-    """Hash the weights of an adapter that is to take part. Raises UsageError if it has none."""
-    path = _weights(ref, folder)
-    with disk("read", path), path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash an adapter that is to take part. Raises UsageError for one that is a composition."""
+    sha256 = digest_of(dict(folder.config or {}))
+    if not _config_alone(folder):
+        path = _weights(ref, folder)
+        with disk("read", path), path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Member(
         ref=ref, folder=folder, sha256=sha256, weight=weight, commit=commit, remote=remote
     )
 
 
 def outline(member: Member) -> Outline:
-    """The member's sites, from its file's header alone.
+    """The member's low-rank deltas, from its file's header alone, and what keeps it from being
+    merged.
 
-    Its method describes tensors that have shapes and no values. Raises CapabilityError for what
-    is not a low-rank delta, naming adapter and module.
+    Its method describes tensors that have shapes and no values; one that asks for values is given
+    them.
     """
-    import torch
-
-    header = read_header(_weights(member.ref, member.folder))
-    hollow = {
-        name: torch.empty(info.shape, dtype=getattr(torch, _DTYPES[info.dtype]), device="meta")
-        for name, info in header.tensors.items()
-    }
     manifest = member.folder.manifest
     record = catalog().methods[manifest.method]
     stackable = Capability.STACK in record.capabilities
-    # A method that does not stack is refused by the plan, so its patches need no description.
-    patches = _describe(member, hollow) if stackable else iter(())
+    sites: dict[str, Site] = {}
+    reason: str | None = None
+    # A method that does not stack is refused by name, so its patches need no description.
+    if stackable:
+        try:
+            sites, reason = _deltas(member, _hollow_state(member))
+        except RuntimeError:  # torch's, for a value asked of a tensor that has none
+            sites, reason = _deltas(member, _whole_state(member))
     return Outline(
         ref=member.ref,
         weight=member.weight,
         method=record.name,
         stackable=stackable,
         base=manifest.base,
-        sites={module: _site(member.ref, module, patch) for module, patch in patches},
+        sites=sites,
+        unmergeable=reason,
     )
+
+
+def _deltas(member: Member, state: Mapping[str, Any]) -> tuple[dict[str, Site], str | None]:
+    """The deltas up to the first patch that is none, and what is said of that one."""
+    sites: dict[str, Site] = {}
+    try:
+        for module, patch in _describe(member, state):
+            sites[module] = _site(low_rank(module, patch))
+    except CapabilityError as error:
+        return sites, error.message
+    return sites, None
+
+
+def _hollow_state(member: Member) -> dict[str, Any]:
+    import torch
+
+    if _config_alone(member.folder):
+        return {}
+    header = read_header(_weights(member.ref, member.folder))
+    return {
+        name: torch.empty(info.shape, dtype=getattr(torch, _DTYPES[info.dtype]), device="meta")
+        for name, info in header.tensors.items()
+    }
+
+
+def _whole_state(member: Member) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    path = _weights(member.ref, member.folder)
+    read_header(path)
+    return dict(load_file(path))
 
 
 class PatchStream:
@@ -121,7 +158,7 @@ class PatchStream:
                     hint="report it to the method's plugin; `adapterhub plugins` names it",
                 ) from None
             self._waiting[name] = patch
-        return low_rank(self._ref, module, self._waiting.pop(module))
+        return low_rank(module, self._waiting.pop(module))
 
 
 @contextmanager
@@ -140,8 +177,8 @@ def open_patches(member: Member) -> Iterator[PatchStream]:
         ) from error
 
 
-def low_rank(ref: str, module: str, patch: Patch) -> Affine:
-    """The patch, if its whole effect is a low-rank delta. Raises CapabilityError naming it."""
+def low_rank(module: str, patch: Patch) -> Affine:
+    """The patch, if its whole effect is a low-rank delta. Raises CapabilityError saying why not."""
     if isinstance(patch, Affine) and patch.low_rank_only:
         return patch
     extra = type(patch).__name__
@@ -149,8 +186,9 @@ def low_rank(ref: str, module: str, patch: Patch) -> Affine:
         parts = ("row_scale", "column_scale", "bias")
         extra = next((part for part in parts if getattr(patch, part) is not None), extra)
     raise CapabilityError(
-        f"{ref} has a {extra.lower()} at {module}, which cannot be added to other deltas",
-        hint="stack adapters that are low-rank deltas alone, or run this one by itself",
+        f"it has a {extra.lower()} {f'at {module}' if module else 'for the whole model'}, "
+        "which cannot be added to other deltas",
+        hint="attach it beside the others instead of merging",
     )
 
 
@@ -175,17 +213,16 @@ class _LazyState(Mapping[str, Any]):
 
 
 def _describe(member: Member, state: Mapping[str, Any]) -> Iterator[tuple[str, Patch]]:
-    """What the method says of the member; it knows no names, so its refusals are given one."""
+    """What the method says of the member; it knows no names, so its complaints are given one."""
     record = catalog().methods[member.folder.manifest.method]
     method: AdapterMethod = load_target(record.target)()
     try:
         yield from method.patches(member.folder.config or {}, state)
-    except (CapabilityError, FormatError, MismatchError) as error:
+    except (FormatError, MismatchError) as error:
         raise type(error)(f"{member.ref}: {error.message}", hint=error.hint) from error
 
 
-def _site(ref: str, module: str, patch: Patch) -> Site:
-    affine = low_rank(ref, module, patch)
+def _site(affine: Affine) -> Site:
     dtypes = {str(part.dtype).removeprefix("torch.") for part in (affine.A, affine.B)}
     return Site(
         rank=affine.rank,
@@ -193,6 +230,10 @@ def _site(ref: str, module: str, patch: Patch) -> Site:
         in_features=int(affine.A.shape[1]),
         dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
     )
+
+
+def _config_alone(folder: AdapterFolder) -> bool:
+    return folder.config is not None and has_tensors(folder.manifest.method) is False
 
 
 def _weights(ref: str, folder: AdapterFolder) -> Path:

@@ -27,9 +27,10 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
-    """One member: its weight, its base and its sites by module name.
+    """One member: its weight, its base, and the low-rank deltas it consists of by module name.
 
-    `stackable` says whether its method promises that deltas may be added.
+    `stackable` says whether its method promises to work beside others, `unmergeable` why it is more
+    than its deltas, so that it can be attached and not merged.
     """
 
     ref: str
@@ -38,3 +39,4 @@ class Outline:
     stackable: bool
     base: BaseRecord
     sites: Mapping[str, Site]
+    unmergeable: str | None = None

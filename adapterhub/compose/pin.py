@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adapterhub import __version__
 from adapterhub.compose.members import Member, open_member
-from adapterhub.compose.plan import Plan
+from adapterhub.compose.plan import Arrangement
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.errors import IntegrityError, UsageError
@@ -21,7 +21,7 @@ from adapterhub.hub.files import atomic_write
 from adapterhub.hub.folder import AdapterFolder
 
 
-def pin(members: Sequence[Member], plan: Plan) -> PinnedComposition:
+def pin(members: Sequence[Member], plan: Arrangement) -> PinnedComposition:
     """Each adapter by the sha256 of its weights and config, the base as the plan knows it."""
     return PinnedComposition(
         base=plan.base,
@@ -79,7 +79,7 @@ def _reopened(term: PinnedTerm, folder: AdapterFolder) -> Member:
     if member.sha256 != term.sha256:
         name = f"{term.ref}@{term.commit[:12]}" if term.commit else term.ref
         raise IntegrityError(
-            f"{name} is not the adapter that was pinned: its weights have sha256 "
+            f"{name} is not the adapter that was pinned: what it holds has sha256 "
             f"{member.sha256[:12]}, not {term.sha256[:12]}",
             hint="pull the pinned revision, or pin this one: write the composition again",
         )

@@ -1,4 +1,4 @@
-"""Plan a composition from the outlines of its members: which modules, which ranks, how much.
+"""Plan a composition from the outlines of its members: side by side, or merged module by module.
 
 Counts and compares only; it has never seen a tensor or a file.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from adapterhub.compose.fit import check_base, check_layouts, check_shapes, check_stackable
+from adapterhub.compose.fit import (
+    check_base,
+    check_layouts,
+    check_mergeable,
+    check_shapes,
+    check_stackable,
+)
 from adapterhub.compose.outline import Outline
-from adapterhub.domain.composition import Term
+from adapterhub.domain.composition import ATTACHED, LINEAR, SEQUENTIAL, Term
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
-from adapterhub.errors import UsageError
+from adapterhub.errors import CapabilityError, UsageError
 
 STORED_DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -42,19 +48,32 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """Everything a merge will do. `limit` is the rank asked for, None for the strategy's own.
-
-    `dtype` is that of the members if they share one, otherwise float32.
-    """
+class Arrangement:
+    """Adapters of one base that answer together. `limit` is the rank asked for, None for the
+    strategy's own; `allowed` is what was known to be wrong and allowed."""
 
     terms: tuple[Term, ...]
     base: BaseRecord
     strategy: Strategy
-    limit: int | None
+    limit: int | None = None
+    allowed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """`sequential, A then 0.5*B, attached`."""
+        between = " then " if self.strategy.name == SEQUENTIAL else " + "
+        terms = between.join(
+            term.ref if term.weight == 1.0 else f"{term.weight:g}*{term.ref}" for term in self.terms
+        )
+        return f"{self.strategy.name}, {terms}, attached"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan(Arrangement):
+    """Everything a merge will do. `dtype` is that of the members if they share one, otherwise
+    float32."""
+
     dtype: str
     steps: tuple[Step, ...]
-    allowed: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -83,6 +102,47 @@ class Plan:
         return f"{self.strategy.name}, rank {ranks}{result}, {exact}"
 
 
+def arrange(
+    outlines: Sequence[Outline],
+    *,
+    strategy: Strategy,
+    rank: int | None = None,
+    allow: Collection[str] = (),
+) -> Arrangement:
+    """How the members answer together, attached. What a weight means to an adapter that is more
+    than deltas, attaching finds out.
+
+    Raises CapabilityError for a strategy that exists merged alone, or a method that does not work
+    beside others; MismatchError and UsageError as `make_plan` does.
+    """
+    if not outlines:
+        raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
+    _check_rank(strategy, rank)
+    if strategy.name not in ATTACHED:
+        raise CapabilityError(
+            f"{strategy.name} cannot be attached unmerged",
+            hint="merge it first: adapterhub stack ... -o DIR",
+        )
+    if len(outlines) > 1:
+        check_stackable(outlines)
+    base, allowed = _fitting(outlines, allow=allow)
+    return Arrangement(terms=_terms(outlines), base=base, strategy=strategy, allowed=allowed)
+
+
+def settle(
+    outlines: Sequence[Outline],
+    *,
+    strategy: Strategy,
+    rank: int | None = None,
+    allow: Collection[str] = (),
+) -> Arrangement:
+    """A Plan where the members can be merged by this strategy, otherwise how they are attached."""
+    beyond_deltas = any(outline.unmergeable for outline in outlines)
+    attached = strategy.name == SEQUENTIAL or (strategy.name == LINEAR and beyond_deltas)
+    decide = arrange if attached else make_plan
+    return decide(outlines, strategy=strategy, rank=rank, allow=allow)
+
+
 def make_plan(
     outlines: Sequence[Outline],
     *,
@@ -90,20 +150,25 @@ def make_plan(
     rank: int | None = None,
     allow: Collection[str] = (),
 ) -> Plan:
-    """Decide everything that needs no tensor.
+    """Decide everything about a merge that needs no tensor.
 
     Raises MismatchError when the members do not fit together (`allow` may hold `different-base`),
-    CapabilityError for a method that does not stack, UsageError for a rank that makes no sense.
+    CapabilityError for a method that does not stack, a member that is more than low-rank deltas or
+    a strategy that exists attached alone, UsageError for a rank that makes no sense.
     """
     if not outlines:
         raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
     _check_rank(strategy, rank)
+    if strategy.name == SEQUENTIAL:
+        raise CapabilityError(
+            "sequential exists attached only: what feeds the next adapter is no sum of deltas",
+            hint="leave -o out: adapterhub stack A B --strategy sequential",
+        )
     check_stackable(outlines)
-    base, allowed = check_base(outlines, allow=allow)
-    check_layouts(outlines)
-    check_shapes(outlines)
+    check_mergeable(outlines)
+    base, allowed = _fitting(outlines, allow=allow)
     return Plan(
-        terms=tuple(Term(ref=outline.ref, weight=outline.weight) for outline in outlines),
+        terms=_terms(outlines),
         base=base,
         strategy=strategy,
         limit=rank,
@@ -111,6 +176,20 @@ def make_plan(
         steps=tuple(_steps(outlines, exact=strategy.exact, limit=rank)),
         allowed=allowed,
     )
+
+
+def _fitting(
+    outlines: Sequence[Outline], *, allow: Collection[str]
+) -> tuple[BaseRecord, tuple[str, ...]]:
+    """Their base, and what had to be allowed."""
+    base, allowed = check_base(outlines, allow=allow)
+    check_layouts(outlines)
+    check_shapes(outlines)
+    return base, allowed
+
+
+def _terms(outlines: Sequence[Outline]) -> tuple[Term, ...]:
+    return tuple(Term(ref=outline.ref, weight=outline.weight) for outline in outlines)
 
 
 def _check_rank(strategy: Strategy, rank: int | None) -> None:

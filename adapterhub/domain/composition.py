@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.errors import UsageError
 
+# The two that exist while adapters are attached; every other strategy exists merged alone.
+LINEAR = "linear"
+SEQUENTIAL = "sequential"
+ATTACHED = (LINEAR, SEQUENTIAL)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -25,10 +29,11 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composition:
-    """Additive by default. `rank` limits a merged result and belongs to `svd`."""
+    """Additive by default; `sequential` lets each adapter change what those before it made. `rank`
+    limits a merged result and belongs to `svd`."""
 
     terms: tuple[Term, ...]
-    strategy: str = "linear"
+    strategy: str = LINEAR
     rank: int | None = None
 
     @property
@@ -44,7 +49,7 @@ class Composition:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PinnedTerm:
     """One adapter of a written composition; `sha256` is that of its weights file, `config_sha256`
-    that of its config's canonical JSON."""
+    that of its config's canonical JSON. An adapter without weights has that one in both."""
 
     ref: str
     weight: float
@@ -59,7 +64,7 @@ class PinnedComposition:
 
     base: BaseRecord
     terms: tuple[PinnedTerm, ...]
-    strategy: str = "linear"
+    strategy: str = LINEAR
     rank: int | None = None
     written_by: str | None = None
 

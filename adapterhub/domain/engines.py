@@ -13,15 +13,20 @@ from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.seed import check_seed
 
-Slots = tuple[tuple[str, float], ...]  # (slot, weight) of every adapter that takes part
+Slots = tuple[tuple[str, float], ...]  # (slot, weight) of every adapter that takes part, in order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateRequest:
-    """Greedy when `temperature` is 0. `slots` is empty for the bare base."""
+    """Greedy when `temperature` is 0. `slots` is empty for the bare base.
+
+    Adapters add up, or where `sequential` is set, each changes what those before it have made; a
+    conversation is changed by one after the other in any case.
+    """
 
     messages: tuple[Message, ...]
     slots: Slots = ()
+    sequential: bool = False
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -48,6 +53,7 @@ class ScoreRequest:
     messages: tuple[Message, ...]
     answer: str
     slots: Slots = ()
+    sequential: bool = False
     logits: bool = False
 
 

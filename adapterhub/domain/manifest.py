@@ -34,7 +34,8 @@ class BaseRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
-    """An adapter this one was made from, pinned by the sha256 of its weights."""
+    """An adapter this one was made from, pinned by the sha256 of its weights, or of its config's
+    canonical JSON where its method has none."""
 
     ref: str
     weight: float

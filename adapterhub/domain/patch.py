@@ -57,6 +57,7 @@ class Block:
 class Prompt:
     """Something before the input of the whole model: messages (role, text) before the conversation,
     embeddings (tokens, hidden), or keys and values (layers, 2, heads, tokens, width of a head).
+    `template` is put round the last user message, in the place of its `{prompt}`.
 
     The input's own positions begin behind the virtual tokens.
     """
@@ -64,6 +65,7 @@ class Prompt:
     messages: tuple[tuple[str, str], ...] = ()
     embeddings: Any = None
     key_values: Any = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

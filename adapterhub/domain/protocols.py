@@ -158,6 +158,9 @@ class Example:
 class ChatTokens(Protocol):
     """A base's chat template and tokenizer, applied once and with one beginning-of-sequence."""
 
+    @property
+    def tokenizer(self) -> Any: ...
+
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The conversation up to where the assistant's turn begins."""
 
@@ -168,17 +171,23 @@ class ChatTokens(Protocol):
 class Teacher(Protocol):
     """A frozen model to learn from: another base, or the student's own with other adapters.
 
-    `vocabulary` is how many logits it answers with, `tokens` how many tokens its tokenizer knows.
+    `vocabulary` is how many logits it answers with; an equal `digest` means equal weights.
     """
 
     name: str
-    chat: ChatTokens
-    tokenizer: Any
+    digest: str
     vocabulary: int
+
+    @property
+    def chat(self) -> ChatTokens:
+        """Its own template and tokenizer, and what its adapters make of a conversation."""
 
     def logits(self, batch: Mapping[str, Any]) -> Any:
         """Float32 logits (rows, columns, vocabulary) at `batch["columns"]`, without gradient, for
         rows of its own tokens. The student's adapter takes no part, and does again afterwards."""
+
+    def close(self) -> None:
+        """Free what only the teacher needs; it is asked no more."""
 
 
 class Objective(Protocol):

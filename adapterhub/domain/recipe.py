@@ -32,7 +32,8 @@ class Recipe:
     on `eval_data` is taken; a run stops when it has not fallen `patience` times in a row, and
     keeps the `last` or the `best` parameters. A checkpoint is written every `checkpoint_every`
     steps. `teacher` is an adapter or a composition, on `teacher_base` or on the student's base.
-    0 switches off what counts.
+    `rate_found` says that a search chose `learning_rate`; it is not sought again. 0 switches off
+    what counts.
     """
 
     base: str
@@ -63,45 +64,89 @@ class Recipe:
     trainer_options: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     teacher_base: str | None = None
+    rate_found: bool = False
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a number no run can have."""
-        whole = {"steps": self.steps, "batch-size": self.batch_size, "accumulate": self.accumulate}
-        for name, value in whole.items():
-            if value < 1:
-                raise UsageError(f"--{name} {value} is too small", hint="use 1 or more")
-        if self.batch_size % self.accumulate:
-            raise UsageError(
-                f"a batch of {self.batch_size} does not divide into {self.accumulate} parts",
-                hint="choose an --accumulate that divides --batch-size",
-            )
-        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate <= 1):
-            raise UsageError(
-                f"a learning rate of {self.learning_rate:g} trains nothing",
-                hint="use 1e-4 to 2e-3 for lora",
-            )
-        if self.schedule not in SCHEDULES:
-            raise UsageError(
-                f"no schedule is called {self.schedule!r}", hint=f"use {', '.join(SCHEDULES)}"
-            )
-        # A file can say nan and inf, which compare as false.
-        if not 0 <= self.warmup <= 1:
-            raise UsageError(
-                f"a warm-up of {self.warmup:g} is no share of the steps", hint="use 0 to 1"
-            )
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(
-                f"a weight decay of {self.weight_decay:g} makes no sense", hint="use 0 to 0.1"
-            )
-        if not 0 < self.clip < math.inf:
-            raise UsageError(
-                f"clipping gradients at {self.clip:g} makes no sense", hint="1.0 is usual"
-            )
+        """Raises UsageError for what no run can have."""
+        _check_counts(self)
+        _check_numbers(self)
+        _check_choices(self)
+        _check_evaluation(self)
         check_seed(self.seed)
-        if self.max_length < 2:
+
+
+def _check_counts(recipe: Recipe) -> None:
+    least = {
+        "steps": 1, "batch_size": 1, "accumulate": 1, "max_length": 2,
+        "eval_every": 0, "patience": 0, "checkpoint_every": 0,
+    }  # fmt: skip
+    for name, lowest in least.items():
+        value = getattr(recipe, name)
+        if value < lowest:
             raise UsageError(
-                f"a row of {self.max_length} tokens has no answer", hint="2048 is usual"
+                f"--{name.replace('_', '-')} {value} is too small", hint=f"use {lowest} or more"
             )
+    if recipe.batch_size % recipe.accumulate:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} does not divide into {recipe.accumulate} parts",
+            hint="choose an --accumulate that divides --batch-size",
+        )
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """A file can say nan and inf, which compare as false."""
+    if not (math.isfinite(recipe.learning_rate) and 0 < recipe.learning_rate <= 1):
+        raise UsageError(
+            f"a learning rate of {recipe.learning_rate:g} trains nothing",
+            hint="use 1e-4 to 2e-3 for lora",
+        )
+    if not 0 <= recipe.warmup <= 1:
+        raise UsageError(
+            f"a warm-up of {recipe.warmup:g} is no share of the steps", hint="use 0 to 1"
+        )
+    if not 0 <= recipe.weight_decay < math.inf:
+        raise UsageError(
+            f"a weight decay of {recipe.weight_decay:g} makes no sense", hint="use 0 to 0.1"
+        )
+    if not 0 < recipe.clip < math.inf:
+        raise UsageError(
+            f"clipping gradients at {recipe.clip:g} makes no sense", hint="1.0 is usual"
+        )
+    if not 0 < recipe.lr_ratio < math.inf:
+        raise UsageError(
+            f"a ratio of {recipe.lr_ratio:g} between two rates makes no sense",
+            hint="--lr-ratio 16 is what LoRA+ uses, 1 switches it off",
+        )
+
+
+def _check_choices(recipe: Recipe) -> None:
+    choices: dict[str, tuple[str, ...]] = {
+        "schedule": SCHEDULES, "batching": BATCHINGS, "optimizer": OPTIMIZERS,
+        "precision": PRECISIONS, "keep": KEEPS,
+    }  # fmt: skip
+    for name, allowed in choices.items():
+        value = getattr(recipe, name)
+        if value not in allowed:
+            raise UsageError(f"no {name} is called {value!r}", hint=f"use {', '.join(allowed)}")
+
+
+def _check_evaluation(recipe: Recipe) -> None:
+    if recipe.eval_every and recipe.eval_data is None:
+        raise UsageError(
+            "nothing is there to evaluate on", hint="name rows that are not trained on: --eval-data"
+        )
+    if recipe.eval_every:
+        return
+    if recipe.eval_data is not None:
+        raise UsageError(
+            f"{recipe.eval_data} would never be evaluated on", hint="add --eval-every STEPS"
+        )
+    if recipe.patience or recipe.keep == "best":
+        asked = "--patience" if recipe.patience else "--keep best"
+        raise UsageError(
+            f"{asked} needs losses on rows that are not trained on",
+            hint="add --eval-data FILE and --eval-every STEPS",
+        )
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:

@@ -6,7 +6,7 @@ Knows no file, no plugin and no screen; the engine already holds the adapters in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest, Slots
@@ -25,9 +25,11 @@ def evaluate(
     subjects: Sequence[tuple[str, Slots]],
     tasks: Sequence[TaskData],
     *,
+    sequential: Collection[str] = (),
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure the bare base first, then each (name, slots), on all items of all tasks.
+    """Measure the bare base first, then each (name, slots), on all items of all tasks. `sequential`
+    names those whose adapters feed each other.
 
     Raises UsageError for subjects that cannot be told apart, PluginError for a task that cannot
     be measured, MismatchError when log-probabilities are not finite.
@@ -38,7 +40,7 @@ def evaluate(
     counter = _Counter(total=total, report=on_progress)
     bare = [_measure(engine, spec.name, (), task, counter) for task in tasks]
     adapted = [
-        (_measure(engine, name, slots, task, counter), base)
+        (_measure(engine, name, slots, task, counter, sequential=name in sequential), base)
         for name, slots in subjects
         for task, base in zip(tasks, bare, strict=True)
     ]
@@ -132,37 +134,59 @@ class _Measured:
 
 
 def _measure(
-    engine: Engine, name: str, slots: Slots, task: TaskData, counter: _Counter
+    engine: Engine,
+    name: str,
+    slots: Slots,
+    task: TaskData,
+    counter: _Counter,
+    *,
+    sequential: bool = False,
 ) -> _Measured:
     more = counter.asking(f"{name} on {task.name}")
     given: tuple[str, ...] = ()
     matches: tuple[float, ...] = ()
     found: Likelihoods | None = None
     if "exact_match" in task.metrics:
-        given = _generate(engine, slots, task, more)
+        given = _generate(engine, slots, task, more, sequential=sequential)
         pairs = zip(given, task.items, strict=True)
         matches = tuple(exact_match(text, item.answer) for text, item in pairs)
     if "perplexity" in task.metrics:
-        found = _score(engine, slots, task, more)
+        found = _score(engine, slots, task, more, sequential=sequential)
         _check_finite(found, name, task)
     return _Measured(name=name, task=task, given=given, likelihoods=found, matches=matches)
 
 
 def _generate(
-    engine: Engine, slots: Slots, task: TaskData, more: Callable[[int], None]
+    engine: Engine,
+    slots: Slots,
+    task: TaskData,
+    more: Callable[[int], None],
+    *,
+    sequential: bool,
 ) -> tuple[str, ...]:
     requests = [
-        GenerateRequest(messages=item.messages, slots=slots, max_new_tokens=task.max_new_tokens)
+        GenerateRequest(
+            messages=item.messages,
+            slots=slots,
+            sequential=sequential,
+            max_new_tokens=task.max_new_tokens,
+        )
         for item in task.items
     ]
     return tuple(generation.text for generation in engine.generate(requests, on_done=more))
 
 
 def _score(
-    engine: Engine, slots: Slots, task: TaskData, more: Callable[[int], None]
+    engine: Engine,
+    slots: Slots,
+    task: TaskData,
+    more: Callable[[int], None],
+    *,
+    sequential: bool,
 ) -> Likelihoods:
     requests = [
-        ScoreRequest(messages=item.messages, answer=item.answer, slots=slots) for item in task.items
+        ScoreRequest(messages=item.messages, answer=item.answer, slots=slots, sequential=sequential)
+        for item in task.items
     ]
     scores = engine.score(requests, on_done=more)
     return Likelihoods(

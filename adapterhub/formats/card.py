@@ -84,7 +84,8 @@ def _check_events(front: str) -> None:
 
 
 def _front(manifest: Manifest, name: str) -> dict[str, Any]:
-    front: dict[str, Any] = {"library_name": "peft"}
+    plain = manifest.method in _PLAIN_PEFT
+    front: dict[str, Any] = {"library_name": "peft" if plain else "adapterhub"}
     if _HUB_ID.fullmatch(manifest.base.id):  # the Hub refuses a card that names a base it lacks
         front |= {"base_model": manifest.base.id, "base_model_relation": "adapter"}
     tags = ["adapterhub", manifest.method, manifest.trainer, manifest.strategy]

@@ -87,6 +87,12 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable."""
+    with disk("write", path), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file: readers see the old bytes or the new ones, and so does a crash."""
     make_folder(path.parent)

@@ -25,9 +25,11 @@ from adapterhub.formats.adapter_config import decode_config
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.formats.manifest import decode_manifest
 from adapterhub.hub.paths import PICKLES
+from adapterhub.plugin.catalog import catalog
 
 COMPOSITION_METHOD = "composition"
 LORA_METHOD = "lora"
+METHOD_KEY = "method"  # by which a config that is none of peft's names its method
 _MAX_TEXT = 1_000_000
 
 
@@ -103,7 +105,7 @@ def check_kind(path: Path) -> None:
     )
     if not weights:
         _refuse_pickles(path)
-    if manifest or composition or (weights and config):
+    if manifest or composition or (weights and config) or (config and _says_all(path)):
         return
     if weights or config:
         present, missing = (WEIGHTS_FILE, CONFIG_FILE)[:: 1 if weights else -1]
@@ -128,14 +130,37 @@ def check_single(path: Path) -> None:
 
 
 def missing_file(path: Path, manifest: Manifest, config: Mapping[str, Any] | None) -> str | None:
-    """The file without which the adapter is none; only a method of no tensors does without."""
+    """The file without which the adapter is none.
+
+    What a method stores is known where its plugin is installed; elsewhere peft's methods need both
+    files.
+    """
+    tensors = has_tensors(manifest.method)
     if manifest.method == COMPOSITION_METHOD:
         needed: tuple[str, ...] = (COMPOSITION_FILE,)
-    elif manifest.method == LORA_METHOD or (config and config.get("peft_type")):
+    elif tensors is False:
+        needed = (CONFIG_FILE,)
+    elif tensors or manifest.method == LORA_METHOD or (config and config.get("peft_type")):
         needed = (WEIGHTS_FILE, CONFIG_FILE)
     else:
         return None
     return next((name for name in needed if not (path / name).is_file()), None)
+
+
+def has_tensors(method: str) -> bool | None:
+    """Whether adapters of a method hold weights; None where no plugin here provides it."""
+    entry = catalog().methods.entries.get(method)
+    return None if entry is None else entry.record.tensors
+
+
+def _says_all(path: Path) -> bool:
+    """Whether the config is a whole adapter: it names a method whose adapters hold no weights."""
+    try:
+        config = read_config(path) or {}
+    except FormatError:
+        return False
+    method = config.get(METHOD_KEY)
+    return isinstance(method, str) and has_tensors(method) is False
 
 
 def named_path(text: str) -> Path | None:
@@ -165,6 +190,9 @@ def _refuse_pickles(path: Path) -> None:
 
 def _infer_from_config(config: Mapping[str, Any]) -> Manifest:
     base, method = config.get("base_model_name_or_path"), config.get("peft_type")
+    own = config.get(METHOD_KEY)
+    if not method and isinstance(own, str) and has_tensors(own) is not None:
+        method = own
     if not base or not method:
         missing = "peft_type" if base else "base_model_name_or_path"
         raise FormatError(

@@ -13,7 +13,8 @@ from typing import Any
 from adapterhub.domain.patterns import is_plain, value_for
 from adapterhub.formats.config_rules import repetitions
 
-_LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
+# The first number in the name, as in peft: an expert of a mixture has one of its own behind it.
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _MAX_STEPS = 10**8
 _MAX_REGEXES = 200
 
@@ -29,7 +30,9 @@ def is_target(module: str, config: Mapping[str, Any]) -> bool:
     targets = config.get("target_modules")
     if targets == "all-linear" or isinstance(targets, str):
         return targets == "all-linear" or names_module(targets, module)
-    return names_module(targets, module) and _in_layers(module, config)
+    # A name given whole is meant whichever block it is in.
+    whole = module in (targets or ())
+    return whole or (names_module(targets, module) and _in_layers(module, config))
 
 
 def names_module(names: Any, module: str) -> bool:
@@ -70,7 +73,7 @@ def _in_layers(module: str, config: Mapping[str, Any]) -> bool:
 def _layer(module: str, names: Any) -> int | None:
     """The layer's number: after one of the names in `layers_pattern`, or after any name."""
     for name in [names] if isinstance(names, str) else names or ():
-        found = re.match(rf".*\.{re.escape(name)}\.(\d+)\.", module)
+        found = re.match(rf"(?:.*?\.)?{re.escape(name)}\.(\d+)\.", module)
         if found:
             return int(found[1])
     found = None if names else _LAYER.match(module)

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.manifest import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, BaseRecord, Manifest
-from adapterhub.domain.match import base_text, match_base, record_of
-from adapterhub.errors import FormatError, NotFoundError, PluginError
+from adapterhub.domain.manifest import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
+from adapterhub.errors import FormatError
 from adapterhub.formats.adapter_config import check_config
 from adapterhub.formats.safetensors_header import (
     Header,
@@ -25,7 +24,13 @@ from adapterhub.formats.safetensors_header import (
     read_header,
 )
 from adapterhub.hub import folder as folders
-from adapterhub.hub.folder import COMPOSITION_METHOD, LORA_METHOD
+from adapterhub.hub.claims import (
+    base_problems,
+    manifest_problems,
+    missing_problems,
+    tensorless_problems,
+)
+from adapterhub.hub.folder import LORA_METHOD
 from adapterhub.hub.lora_layout import Layout, layout_facts, layout_problems, read_layout
 from adapterhub.hub.paths import MAX_FILES, check_paths, unsafe
 from adapterhub.hub.problems import Problem, Report, few
@@ -36,7 +41,6 @@ __all__ = ["Problem", "Report", "verify_folder"]
 T = TypeVar("T")
 _LORA_TYPE = "LORA"
 _LORA_NAME = re.compile(r"(?:^|\.)lora_")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def verify_folder(path: Path, *, base: BaseSpec | None = None) -> Report:
@@ -72,12 +76,15 @@ def _check_contents(
     if manifest:
         facts |= {"method": manifest.method, "base": manifest.base.id}
         facts |= {"inferred": manifest.inferred}
-        problems += _manifest_problems(manifest, config, composed=composition is not None)
-        problems += _missing_problems(path, manifest, config)
+        problems += manifest_problems(manifest, config, composed=composition is not None)
+        problems += missing_problems(path, manifest, config)
         if base:
-            problems += _base_problems(manifest.base, base, facts)
+            problems += base_problems(manifest.base, base, facts)
     method = manifest.method if manifest else None
-    if (path / WEIGHTS_FILE).is_file():
+    entry = catalog().methods.entries.get(method or "")
+    if entry is not None and not entry.record.tensors:
+        problems += tensorless_problems(path, config, entry.record)
+    elif (path / WEIGHTS_FILE).is_file():
         _check_weights(
             path / WEIGHTS_FILE, config, problems, facts, method=None if composition else method
         )
@@ -123,74 +130,6 @@ def _walk(path: Path) -> Iterator[tuple[str, bool]]:
             if name in file_names or item.is_symlink():
                 plain = item.is_file() and not item.is_symlink()
                 yield item.relative_to(path).as_posix(), not plain
-
-
-# --- what the manifest says -------------------------------------------------------------------
-
-
-def _manifest_problems(
-    manifest: Manifest, config: Mapping[str, Any] | None, *, composed: bool
-) -> Iterator[Problem]:
-    if composed:
-        if manifest.method != COMPOSITION_METHOD:
-            yield Problem(
-                "method-disagrees",
-                f"the manifest says {manifest.method}, and there is a composition",
-                "remove the file that does not belong here",
-            )
-        return
-    try:
-        method = catalog().methods[manifest.method]
-    except (NotFoundError, PluginError) as error:
-        yield Problem("unknown-method", error.message, error.hint or "")
-    else:
-        if manifest.config_version > method.config_version:
-            yield Problem(
-                "unknown-method",
-                f"config_version {manifest.config_version} of {method.name} is newer than "
-                f"{method.config_version}, the newest that is installed",
-                "upgrade the plugin that provides it",
-            )
-    named = (config or {}).get("base_model_name_or_path")
-    if named and _different_ids(named, manifest.base.id):
-        yield Problem(
-            "base-disagrees",
-            f"the manifest is for {manifest.base.id}, adapter_config.json for {named}",
-            "ask its author which base it was trained on",
-        )
-
-
-def _missing_problems(
-    path: Path, manifest: Manifest, config: Mapping[str, Any] | None
-) -> Iterator[Problem]:
-    missing = folders.missing_file(path, manifest, config)
-    if missing:
-        code = "missing-weights" if missing == WEIGHTS_FILE else "missing-file"
-        yield Problem(
-            code, f"{manifest.method} needs {missing}, and there is none", "copy the whole folder"
-        )
-
-
-def _different_ids(left: str, right: str) -> bool:
-    """Only ids of the hub can disagree: a path is where a base once lay on its author's disk."""
-    hub_ids = _HUB_ID.fullmatch(left) and _HUB_ID.fullmatch(right)
-    return bool(hub_ids) and left.casefold() != right.casefold()
-
-
-def _base_problems(
-    recorded: BaseRecord, given: BaseSpec, facts: dict[str, Any]
-) -> Iterator[Problem]:
-    found = match_base(recorded, given)
-    facts["base_match"] = found.verdict
-    if found.differences:
-        facts["base_differences"] = list(found.differences)
-    if not found.fits:
-        yield Problem(
-            "wrong-base",
-            f"it was made for {base_text(recorded)}, this base is "
-            f"{base_text(record_of(given))}, {found.reason}",
-            f"use its own base: {recorded.id}",
-        )
 
 
 # --- weights ----------------------------------------------------------------------------------

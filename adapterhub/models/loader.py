@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,12 @@ class Base:
     def add_to_parameter(self, name: str, change: Callable[[], Any]) -> Listed:
         return self._overlay.add(name, change)
 
+    def changes_parameters_of(self, module: Any) -> bool:
+        return self._overlay.changes(module)
+
+    def own_parameters_of(self, module: Any) -> AbstractContextManager[None]:
+        return self._overlay.own(module)
+
     def linear_sites(self) -> Mapping[str, tuple[int, int]]:
         return linear_sites(self.model)
 
@@ -78,7 +85,7 @@ def best_device() -> str:
 def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None = None) -> Base:
     """Load a base that `base add` stored. `dense` defaults to what fits on a CPU, never on CUDA."""
     device = device or best_device()
-    _check_device(device)
+    check_device(device)
     if dense is None:
         dense = device == "cpu" and dense_fits(
             spec.parameters, bytes_per_parameter=4, available=available_bytes()
@@ -115,7 +122,8 @@ def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Ba
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises UsageError for a device that this machine does not have."""
     import torch
 
     match = _DEVICE.fullmatch(device)

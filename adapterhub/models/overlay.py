@@ -6,7 +6,8 @@ sum p + difference carries a gradient to the difference alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,9 +25,12 @@ class Overlay:
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         # A tied parameter belongs to several modules.
         self._owners: dict[str, list[tuple[Any, str]]] = {name: [] for name in self.parameters}
+        self._attributes: dict[Any, list[tuple[str, str]]] = {}
         for module in model.modules():
             for attribute, parameter in module.named_parameters(recurse=False):
-                self._owners[names[id(parameter)]].append((module, attribute))
+                name = names[id(parameter)]
+                self._owners[name].append((module, attribute))
+                self._attributes.setdefault(module, []).append((attribute, name))
         self._changes: dict[str, list[Change]] = {}
         self._hooks: dict[str, list[Any]] = {}
 
@@ -43,6 +47,24 @@ class Overlay:
                 hook for owner in self._owners[name] for hook in self._hook(name, *owner)
             ]
         return Listed(changes, change, partial(self._unhook, name))
+
+    def changes(self, module: Any) -> bool:
+        """Whether something is added to a parameter of this very module."""
+        return any(self._changes.get(name) for _, name in self._of(module))
+
+    @contextmanager
+    def own(self, module: Any) -> Iterator[None]:
+        """Let the module see its own parameters for the length of a block within its forward."""
+        seen = dict(module._parameters)
+        for attribute, name in self._of(module):
+            module._parameters[attribute] = self.parameters[name]
+        try:
+            yield
+        finally:
+            module._parameters.update(seen)
+
+    def _of(self, module: Any) -> list[tuple[str, str]]:
+        return self._attributes.get(module, [])
 
     def _hook(self, name: str, module: Any, attribute: str) -> tuple[Any, Any]:
         def exchange(module: Any, args: Any) -> None:

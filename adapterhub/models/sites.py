@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapterhub.domain.sites import SiteKind
 from adapterhub.domain.targets import FAMILIES
-from adapterhub.errors import CapabilityError
+from adapterhub.errors import CapabilityError, UsageError
 from adapterhub.models.linear import linear_sites
 from adapterhub.models.store import backend_for
 
@@ -39,7 +39,11 @@ class Listed:
 
 @dataclass(eq=False)
 class ModuleSite:
-    """`adapterhub.domain.sites.Site`. Its hooks are there only while something is added."""
+    """`adapterhub.domain.sites.Site`. Its hooks are there only while something is added.
+
+    Where both what a module reads and what it answers are changed, the base's own y is computed
+    beside the changed one; but not by an attention, whose cache a second pass would fill twice.
+    """
 
     name: str
     kind: SiteKind
@@ -48,6 +52,7 @@ class ModuleSite:
     _inputs: list[Change] = field(default_factory=list)
     _outputs: list[Change] = field(default_factory=list)
     _hooks: dict[str, Any] = field(default_factory=dict)
+    _own_input: Any = None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -115,7 +120,9 @@ class ModuleSite:
         x = args[0] if args else kwargs["hidden_states"]
         total = x
         for change in self._inputs:
-            total = total + change(total if self.base.sequential else x).to(x.dtype)
+            total = self._sum(total, change(total if self.base.sequential else x))
+        if self._outputs and not self.base.sequential:
+            self._own_input = x
         if args:
             return (total, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": total}
@@ -123,12 +130,33 @@ class ModuleSite:
     def _answered(
         self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
+        total = output[0] if isinstance(output, tuple) else output
         x = args[0] if args else kwargs["hidden_states"]
-        y = output[0] if isinstance(output, tuple) else output
-        total = y
+        x, y = self._own_pass(x, total)
         for change in self._outputs:
-            total = total + change(x, total if self.base.sequential else y).to(y.dtype)
+            total = self._sum(total, change(x, total if self.base.sequential else y))
         return (total, *output[1:]) if isinstance(output, tuple) else total
+
+    def _sum(self, values: Any, change: Any) -> Any:
+        total = values + change.to(values.dtype)
+        if total.shape != values.shape:
+            # Three weights for a batch of one would otherwise go on as a batch of three.
+            raise UsageError(
+                f"a change at {self.name} makes {tuple(total.shape)} of {tuple(values.shape)}",
+                hint="give one weight, or as many as the batch has rows",
+            )
+        return total
+
+    def _own_pass(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """What the untouched module reads and answers, given what it has just read and answered."""
+        own, self._own_input = self._own_input, None
+        if self.base.sequential or self.kind == "attention":
+            return (x if own is None else own), y
+        if own is None and not self.base.changes_parameters_of(self.module):
+            return x, y
+        with self.base.own_parameters_of(self.module):
+            x = x if own is None else own
+            return x, self.module.forward(x)
 
     def _rows(self, parts: int) -> list[int]:
         """How many rows each part of a fused layer has: grouped queries have fewer keys."""

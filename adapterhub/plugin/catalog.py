@@ -17,6 +17,7 @@ from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Train
 from adapterhub.domain.stores import Store
 from adapterhub.errors import NotFoundError, PluginError, UsageError
 from adapterhub.plugin.host import DISABLE_VARIABLE, Admission, Host, Origin, discover
+from adapterhub.plugin.trace import timed
 
 R = TypeVar("R", Method, Trainer, QuantBackend, Strategy, Task)
 
@@ -149,7 +150,8 @@ def load_target(target: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        with timed("target", target):
+            return getattr(import_module(module), attribute)
     except AttributeError as error:
         raise PluginError(
             f"{target} does not exist, though a plugin declares it",

@@ -21,6 +21,7 @@ import pluggy
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.plugin import hookspecs
 from adapterhub.plugin.markers import ADAPTERHUB_API, PROJECT
+from adapterhub.plugin.trace import names_of, tell, timed
 
 GROUP = "adapterhub"
 DISABLE_VARIABLE = "ADAPTERHUB_DISABLE_PLUGINS"
@@ -74,9 +75,13 @@ class Host:
             if plugin is None:
                 continue
             others = [other for other in plugins if other is not plugin]
+            # Not the whole address, which may hold a password.
+            asked = f"{STORE_HOOK}({uri.partition(':')[0]}:...)"
             # The fence again: this one question is asked after a plugin was admitted.
             try:
-                store = self.manager.subset_hook_caller(STORE_HOOK, others)(uri=uri)
+                with timed(admission.origin, asked) as answer:
+                    store = self.manager.subset_hook_caller(STORE_HOOK, others)(uri=uri)
+                    answer(type(store).__name__)
             except (Exception, SystemExit) as error:
                 problems.append(f"{admission.origin}: {_cause(error, admission.origin)}")
             else:
@@ -91,9 +96,12 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Host:
     blocked = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")}
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    admissions = [
-        _admit(point, manager, blocked=blocked) for point in sorted(found, key=lambda p: p.name)
-    ]
+    admissions = []
+    for point in sorted(found, key=lambda p: p.name):
+        admission = _admit(point, manager, blocked=blocked)
+        state = "switched off" if admission.disabled else "admitted"
+        tell(admission.origin, f"broken: {admission.problem}" if admission.problem else state)
+        admissions.append(admission)
     return Host(tuple(admissions), manager)
 
 
@@ -105,7 +113,8 @@ def _admit(point: EntryPoint, manager: pluggy.PluginManager, *, blocked: set[str
     key = str(origin)
     # The one fence: whatever a stranger's module raises, Ctrl-C excepted, becomes its status line.
     try:
-        module = point.load()
+        with timed(origin, f"import {point.value}"):
+            module = point.load()
         version = getattr(module, "ADAPTERHUB_API", ADAPTERHUB_API)
         if version != ADAPTERHUB_API:
             return _broken(origin, f"speaks plugin API {version}, this is {ADAPTERHUB_API}")
@@ -113,7 +122,7 @@ def _admit(point: EntryPoint, manager: pluggy.PluginManager, *, blocked: set[str
         if slip is not None:
             return _broken(origin, slip)
         manager.register(module, name=key)
-        records = {hook: _declared(module, hook) for hook in RECORD_HOOKS}
+        records = {hook: _declared(module, hook, origin) for hook in RECORD_HOOKS}
         wrong = _wrong_record(records)
     except (Exception, SystemExit) as error:
         records, wrong = {}, _cause(error, origin)
@@ -140,12 +149,15 @@ def _slip(module: Any, manager: pluggy.PluginManager) -> str | None:
     return None
 
 
-def _declared(module: Any, hook: str) -> tuple[Any, ...]:
+def _declared(module: Any, hook: str, origin: Origin) -> tuple[Any, ...]:
     implementation: Callable[[], Iterable[Any]] | None = getattr(module, hook, None)
     if implementation is None:
         return ()
-    found = implementation()
-    return tuple(found) if isinstance(found, (list, tuple)) else (found,)
+    with timed(origin, f"{hook}()") as answer:
+        found = implementation()
+        records = tuple(found) if isinstance(found, (list, tuple)) else (found,)
+        answer(names_of(records, RECORD_HOOKS[hook]))
+    return records
 
 
 def _wrong_record(records: Mapping[str, tuple[Any, ...]]) -> str | None:

@@ -1,17 +1,24 @@
 """Put stored adapters onto a loaded base, each under a slot of its own.
 
 Knows folders, methods and slots; which slots take part in a request is the engine's business.
+Whoever has a rack lets it activate: it remembers what is active, and in which order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from adapterhub.domain.engines import Slots
+from adapterhub.domain.evaluation import Message
 from adapterhub.domain.method import Capability
-from adapterhub.domain.protocols import AdapterMethod, AttachedAdapter, LoadedBase
+from adapterhub.domain.protocols import (
+    AdapterMethod,
+    AttachedAdapter,
+    LoadedBase,
+    RewritesMessages,
+)
 from adapterhub.errors import CapabilityError
 from adapterhub.hub.folder import AdapterFolder
 from adapterhub.models.quiet import quiet
@@ -25,6 +32,7 @@ class Rack:
 
     base: LoadedBase
     attached: dict[str, AttachedAdapter] = field(default_factory=dict)
+    _active: list[tuple[str, float]] = field(default_factory=list)
 
     def attach(self, slot: str, folder: AdapterFolder) -> AttachedAdapter:
         """Attach a stored adapter, if the slot does not hold it already."""
@@ -45,17 +53,61 @@ class Rack:
             self.attached[slot] = method_of(method).attach(self.base, slot, config, seed=seed)
         return self.attached[slot]
 
-    def activate(self, slots: Slots) -> None:
-        """Exactly these slots take part from now on, with these weights."""
-        wanted = dict(slots)
-        for slot, adapter in self.attached.items():
-            if slot not in wanted:
-                adapter.deactivate()
-        for slot, weight in wanted.items():
+    def activate(self, slots: Slots, *, sequential: bool = False) -> None:
+        """Exactly these slots take part from now on, with these weights and activated in this
+        order, in which they feed each other if `sequential`.
+
+        Those that begin the order already are left as they are. When an adapter refuses, none takes
+        part.
+        """
+        kept = _common(self._active, slots)
+        self._silence(kept)
+        self.base.sequential = sequential
+        try:
+            for slot, weight in slots[kept:]:
+                self.attached[slot].activate(weight)
+                self._active.append((slot, weight))
+        except BaseException:
+            self._silence(0)
+            self.base.sequential = False
+            raise
+
+    def check_weight(self, slot: str, weight: float) -> None:
+        """Raises CapabilityError for a weight that means nothing to the adapter, found by trying;
+        the slot takes no part afterwards."""
+        try:
             self.attached[slot].activate(weight)
+        finally:
+            self.attached[slot].deactivate()
+            self._forget(slot)
+
+    def rewritten(
+        self, messages: tuple[Message, ...], slots: Slots, *, sequential: bool = False
+    ) -> tuple[Message, ...]:
+        """The conversation as these slots' adapters would have it, each given what the one before
+        it made. They are active afterwards, if any of them has a say in it."""
+        adapters = [self.attached[slot] for slot, _ in slots]
+        rewriting = [adapter for adapter in adapters if isinstance(adapter, RewritesMessages)]
+        if rewriting:
+            self.activate(slots, sequential=sequential)
+        for adapter in rewriting:
+            messages = adapter.messages(messages)
+        return messages
 
     def detach(self, slot: str) -> None:
+        self._forget(slot)
         self.attached.pop(slot).detach()
+
+    def _forget(self, slot: str) -> None:
+        self._active = [entry for entry in self._active if entry[0] != slot]
+
+    def _silence(self, kept: int) -> None:
+        """Deactivate all but the first `kept` that are active, whoever activated the others."""
+        staying = {slot for slot, _ in self._active[:kept]}
+        del self._active[kept:]
+        for slot, adapter in self.attached.items():
+            if slot not in staying:
+                adapter.deactivate()
 
     def _check(self, folder: AdapterFolder) -> None:
         record = catalog().methods[folder.manifest.method]
@@ -66,6 +118,12 @@ class Rack:
                 hint=f"add the base unquantized: adapterhub base add NAME {self.base.spec.source} "
                 "--scheme bf16",
             )
+
+
+def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]) -> int:
+    """How many entries both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def method_of(name: str) -> AdapterMethod:

@@ -1,7 +1,8 @@
 """The reference engine: transformers and the attached adapters, exactly as they are.
 
 Every architecture, every method, every weight; the truth that faster engines are held to.
-Requests that share slots run together, in batches of similar length, padded on the left.
+Requests that share slots run together, in batches of similar length, padded on the left. What an
+adapter makes of a conversation is asked before it becomes tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest
+from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import DataError, UsageError
 from adapterhub.models.chat import Chat
@@ -43,7 +45,7 @@ class ReferenceEngine:
     ) -> list[Generation]:
         if on_text is not None and len(requests) != 1:
             raise UsageError("only a single request can stream", hint="ask one at a time")
-        prompts = [self._chat.prompt_ids(request.messages) for request in requests]
+        prompts = [self._chat.prompt_ids(messages) for messages in self._rewritten(requests)]
         for request, prompt in zip(requests, prompts, strict=True):
             self._check_length(len(prompt) + request.max_new_tokens)
         answers: dict[int, Generation] = {}
@@ -58,8 +60,12 @@ class ReferenceEngine:
     def score(
         self, requests: Sequence[ScoreRequest], *, on_done: Callable[[int], None] | None = None
     ) -> list[Score]:
-        prompts = [self._chat.prompt_ids(request.messages) for request in requests]
-        answers = [self._chat.answer_ids(r.messages, r.answer) for r in requests]
+        asked = self._rewritten(requests)
+        prompts = [self._chat.prompt_ids(messages) for messages in asked]
+        answers = [
+            self._chat.answer_ids(messages, request.answer)
+            for messages, request in zip(asked, requests, strict=True)
+        ]
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         for row in rows:
             self._check_length(len(row))
@@ -73,6 +79,12 @@ class ReferenceEngine:
                 on_done(len(batch))
         return [scores[i] for i in range(len(requests))]
 
+    def _rewritten(
+        self, requests: Sequence[GenerateRequest | ScoreRequest]
+    ) -> list[tuple[Message, ...]]:
+        """Each request's conversation as its own adapters would have it."""
+        return [self.rack.rewritten(r.messages, r.slots, sequential=r.sequential) for r in requests]
+
     # --- one batch ----------------------------------------------------------------------------
 
     def _generate_batch(
@@ -84,7 +96,7 @@ class ReferenceEngine:
         import torch
 
         started = time.perf_counter()
-        self.rack.activate(requests[0].slots)
+        self.rack.activate(requests[0].slots, sequential=requests[0].sequential)
         inputs = self._pad(prompts)
         with quiet(), torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(requests[0].seed)
@@ -117,7 +129,7 @@ class ReferenceEngine:
     ) -> list[Score]:
         import torch
 
-        self.rack.activate(requests[0].slots)
+        self.rack.activate(requests[0].slots, sequential=requests[0].sequential)
         keep = max(map(len, answers)) + 1
         inputs = self._pad(rows)
         # Positions count from each row's first token; a plain forward would count the padding.
@@ -149,11 +161,12 @@ class ReferenceEngine:
 
         def kind(i: int) -> tuple[Any, ...]:
             request = requests[i]
+            adapters = (request.slots, request.sequential)
             if not generating:
-                return (request.slots,)
+                return adapters
             sampled = request.temperature > 0
             # A sampled request runs alone, so that its seed alone decides its text.
-            return (request.slots, request.max_new_tokens, i if sampled else -1)
+            return (*adapters, request.max_new_tokens, i if sampled else -1)
 
         order = sorted(range(len(rows)), key=lambda i: (kind(i), -len(rows[i])))
         for _, group in groupby(order, key=kind):

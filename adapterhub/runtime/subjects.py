@@ -12,8 +12,14 @@ from pathlib import Path
 
 from adapterhub.compose.members import Member, open_member, outline
 from adapterhub.compose.pin import reopen
-from adapterhub.compose.plan import make_plan
-from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
+from adapterhub.compose.plan import arrange
+from adapterhub.domain.composition import (
+    LINEAR,
+    SEQUENTIAL,
+    PinnedComposition,
+    PinnedTerm,
+    parse_composition,
+)
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.refs import Ref, parse_ref
@@ -39,16 +45,21 @@ Fetch = Callable[[Ref], Fetched]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """Something to run, evaluate, stack or push: its name as written and its members."""
+    """Something to run, evaluate, stack or push: its name as written and its members, in order."""
 
     name: str
     members: tuple[Member, ...]
-    strategy: str = "linear"
+    strategy: str = LINEAR
     rank: int | None = None
 
     @property
     def slots(self) -> Slots:
-        return tuple(sorted((slot_of(member), member.weight) for member in self.members))
+        return tuple((slot_of(member), member.weight) for member in self.members)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether each member changes what those before it made."""
+        return self.strategy == SEQUENTIAL
 
     @property
     def single(self) -> bool:
@@ -60,6 +71,13 @@ class Subject:
         return tuple(member.folder.manifest.base for member in self.members)
 
     def times(self, weight: float) -> Subject:
+        """Every member's weight multiplied. Raises CapabilityError for a sequence, whose effect is
+        no sum that a number scales."""
+        if self.sequential and len(self.members) > 1 and weight != 1.0:
+            raise CapabilityError(
+                f"{self.name} is a sequence and has no weight of its own",
+                hint="weigh its members: adapterhub stack A 0.5*B --strategy sequential",
+            )
         members = tuple(replace(m, weight=m.weight * weight) for m in self.members)
         return replace(self, members=members)
 
@@ -88,10 +106,12 @@ def together(name: str, subjects: list[Subject]) -> Subject:
         only = replace(subjects[0], name=name)
     else:
         for subject in subjects:
-            if subject.strategy != "linear" and len(subject.members) > 1:
+            if subject.strategy != LINEAR and len(subject.members) > 1:
                 raise CapabilityError(
                     f"{subject.name} is combined by {subject.strategy} and cannot be part of a sum",
-                    hint=f"merge it first: adapterhub stack {subject.name} -o DIR",
+                    hint="name its members instead"
+                    if subject.sequential
+                    else f"merge it first: adapterhub stack {subject.name} -o DIR",
                 )
         only = Subject(name=name, members=tuple(m for s in subjects for m in s.members))
     seen: dict[str, str] = {}
@@ -108,22 +128,29 @@ def together(name: str, subjects: list[Subject]) -> Subject:
 def attach_subject(rack: Rack, subject: Subject) -> Slots:
     """Attach every member and return the slots that answer as the subject.
 
-    Raises CapabilityError for a composition whose strategy exists only as a merged adapter, or
-    whose members are not all low-rank deltas (a weight means nothing to anything else), and what
-    the plan refuses: other bases, layouts or shapes.
+    Raises CapabilityError for a composition whose strategy exists only as a merged adapter, for a
+    method that does not work beside others and for a weight that means nothing to its adapter, and
+    MismatchError for members of other bases, layouts or shapes.
     """
     if not subject.single:
-        if subject.strategy != "linear":
-            raise CapabilityError(
-                f"{subject.name} is combined by {subject.strategy}, which cannot be attached "
-                "unmerged",
-                hint=f"merge it first: adapterhub stack {subject.name} -o DIR",
-            )
         outlines = [outline(member) for member in subject.members]
-        make_plan(outlines, strategy=catalog().strategies["linear"])
+        arrange(outlines, strategy=catalog().strategies[subject.strategy])
     for member in subject.members:
         rack.attach(slot_of(member), member.folder)
+    for member in subject.members:
+        if member.weight != 1.0:
+            _check_weight(rack, member)
     return subject.slots
+
+
+def _check_weight(rack: Rack, member: Member) -> None:
+    """Now rather than at the first request."""
+    try:
+        rack.check_weight(slot_of(member), member.weight)
+    except CapabilityError as error:
+        raise CapabilityError(
+            f"{member.weight:g}*{member.ref}: {error.message}", hint=error.hint
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

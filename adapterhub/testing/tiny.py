@@ -123,8 +123,9 @@ def add_tiny_base(
     name: str | None = None,
     seed: int = 0,
     dense: bool | None = None,
+    device: str = "cpu",
 ) -> Base:
-    """Add a tiny base to `home` as `base add` does, unless it is there, and load it on the CPU."""
+    """Add a tiny base to `home` as `base add` does, unless it is there, and load it."""
     from adapterhub.models.bases import add_base, base_folder, find_base
     from adapterhub.models.loader import load_base
 
@@ -135,7 +136,7 @@ def add_tiny_base(
             if not source.is_dir():
                 write_tiny(family, source, seed=seed)
             add_base(name, str(source), scheme_by_name(scheme))
-        return load_base(find_base(name), device="cpu", dense=dense)
+        return load_base(find_base(name), device=device, dense=dense)
 
 
 def _shape(family: str, layers: int) -> dict[str, Any]:

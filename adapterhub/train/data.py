@@ -1,12 +1,11 @@
-"""Rows in a file to batches of token ids.
+"""Rows in a file to conversations, and examples to batches of token ids.
 
-Knows examples and padding; it has never seen a model.
+Knows files, tasks and padding; it has never seen a model.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from adapterhub.domain.protocols import Example, TaskSource
 from adapterhub.errors import DataError, UsageError
 from adapterhub.formats.rows import read_rows, row_to_messages
 from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.train.batching import flat, pack
 
 TASK_ROWS = 400
+EVAL_ROWS = 100
 
 
 def load_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
@@ -25,17 +26,43 @@ def load_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
 
     Raises DataError naming the line of a broken row.
     """
+    path = _file(data, option="--data")
+    if path is not None:
+        return _items_of(read_rows(path), name=path.name)
+    rows = list(enumerate(_task(data).train_rows(TASK_ROWS, seed=seed), start=1))
+    return _items_of(rows, name=data)
+
+
+def load_eval_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
+    """The same of rows to evaluate on; a task gives some that it never trains on."""
+    path = _file(data, option="--eval-data")
+    if path is not None:
+        return _items_of(read_rows(path), name=path.name)
+    held_out = _task(data).held_out(EVAL_ROWS, seed=seed)
+    return list(enumerate(held_out.items, start=1)), held_out.digest
+
+
+def _file(data: str, *, option: str) -> Path | None:
+    """The path, or None for a task's name. Raises UsageError for a file that is not there."""
     path = Path(data).expanduser()
     if path.is_file():
-        rows = read_rows(path)
-    elif "/" in data or path.suffix:
-        raise UsageError(f"there is no file {data}", hint="check the path of --data")
-    else:
-        source: TaskSource = load_target(catalog().tasks[data].target)()
-        rows = list(enumerate(source.train_rows(TASK_ROWS, seed=seed), start=1))
+        return path
+    if "/" in data or path.suffix:
+        raise UsageError(f"there is no file {data}", hint=f"check the path of {option}")
+    return None
+
+
+def _task(name: str) -> TaskSource:
+    source: TaskSource = load_target(catalog().tasks[name].target)()
+    return source
+
+
+def _items_of(
+    rows: Sequence[tuple[int, dict[str, Any]]], *, name: str
+) -> tuple[list[tuple[int, Item]], str]:
     items = []
     for line, row in rows:
-        messages, answer = row_to_messages(row, line, path.name)
+        messages, answer = row_to_messages(row, line, name)
         items.append((line, Item(messages=messages, answer=answer)))
     return items, digest_of([row for _, row in rows])
 
@@ -52,19 +79,6 @@ def check_lengths(examples: Sequence[Example], *, limit: int, name: str) -> None
             )
 
 
-def batches(examples: Sequence[Example], *, size: int, seed: int) -> Iterator[list[Example]]:
-    """Endless batches: every example once an epoch, in an order that the seed decides."""
-    order = random.Random(seed)
-    pool: list[int] = []
-    while True:
-        while len(pool) < size:
-            epoch = list(range(len(examples)))
-            order.shuffle(epoch)
-            pool += epoch
-        yield [examples[i] for i in pool[:size]]
-        pool = pool[size:]
-
-
 def collate(examples: Sequence[Example], *, pad: int, device: str) -> dict[str, Any]:
     """A batch as `adapterhub.domain.protocols.Objective` describes it, padded on the left.
 
@@ -77,10 +91,9 @@ def collate(examples: Sequence[Example], *, pad: int, device: str) -> dict[str, 
     ids, mask, labels = [], [], []
     for example in examples:
         gap = longest - len(example.ids)
-        start = example.answer_start
         ids.append([pad] * gap + list(example.ids))
         mask.append([0] * gap + [1] * len(example.ids))
-        labels.append([-100] * (gap + start) + list(example.ids[start:]))
+        labels.append([-100] * gap + _labels(example))
     attention = torch.tensor(mask, device=device)
     answers = torch.tensor(labels, device=device)
     return {
@@ -88,6 +101,44 @@ def collate(examples: Sequence[Example], *, pad: int, device: str) -> dict[str, 
         "attention_mask": attention,
         "position_ids": (attention.cumsum(dim=-1) - 1).clamp(min=0),
         "labels": answers,
-        "columns": (answers != -100).any(dim=0).nonzero()[:, 0] - 1,
+        "columns": _columns(answers),
         "examples": tuple(examples),
     }
+
+
+def collate_packed(
+    examples: Sequence[Example], *, limit: int, pad: int, device: str
+) -> dict[str, Any]:
+    """The same for several examples in a row of at most `limit` tokens, padded at its end.
+
+    There is no mask: positions begin anew in each example, and so in the padding, which is how
+    transformers tells one from the next.
+    """
+    import torch
+
+    rows = pack(examples, limit=limit)
+    longest = max(sum(len(example.ids) for example in row) for row in rows)
+    ids, positions, labels = [], [], []
+    for row in rows:
+        gap = longest - sum(len(example.ids) for example in row)
+        ids.append([token for example in row for token in example.ids] + [pad] * gap)
+        positions.append([n for example in row for n in range(len(example.ids))] + [*range(gap)])
+        labels.append([label for example in row for label in _labels(example)] + [-100] * gap)
+    answers = torch.tensor(labels, device=device)
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": None,
+        "position_ids": torch.tensor(positions, device=device),
+        "labels": answers,
+        "columns": _columns(answers),
+        "examples": flat(rows),
+    }
+
+
+def _labels(example: Example) -> list[int]:
+    return [-100] * example.answer_start + list(example.ids[example.answer_start :])
+
+
+def _columns(answers: Any) -> Any:
+    """Before which columns a label counts in any row."""
+    return (answers != -100).any(dim=0).nonzero()[:, 0] - 1

@@ -1,46 +1,49 @@
 """The training loop, to be read from top to bottom.
 
 Parameters move only after the loss and the gradient were seen to be finite, and go back to those of
-the last finite loss when the next one is not; so whatever stops a run (Ctrl-C, SIGTERM,
-divergence), what it leaves is good. It knows an objective and an adapter's parameters, not which
-method or task they belong to.
+the last good loss when the next ones are not; a signal waits until an update is whole. So whatever
+stops a run (Ctrl-C, SIGTERM, divergence), what it leaves is good. It knows an objective and an
+adapter's parameters, not which method or task they belong to.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 from adapterhub.domain.protocols import AttachedAdapter, Example, LoadedBase, Objective
 from adapterhub.domain.recipe import Recipe, learning_rate_at
 from adapterhub.errors import Terminated, TrainingError
-from adapterhub.models.quiet import quiet
-from adapterhub.train.data import batches, collate
+from adapterhub.train.batching import batches
+from adapterhub.train.checkpoint import Checkpoint
+from adapterhub.train.guard import (
+    Explosion,
+    all_finite,
+    any_moved,
+    check_gradients,
+    nothing_moved,
+    only_these_train,
+    uninterrupted,
+)
+from adapterhub.train.optimizer import make_optimizer, set_rate
+from adapterhub.train.passes import Passes
+from adapterhub.train.progress import (
+    Outcome,
+    Progress,
+    Step,
+    Stopped,
+    copy_into,
+    copy_of,
+    generator_states,
+    set_generators,
+)
 
-Stopped = Literal["finished", "interrupted", "terminated", "diverged"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One optimizer step: mean loss a token, gradient norm before clipping, tokens since start."""
-
-    number: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """All steps that were done, and why there are no more."""
-
-    steps: tuple[Step, ...]
-    stopped: Stopped
+__all__ = ["Outcome", "Step", "Stopped", "fit"]
 
 
 def fit(
@@ -50,135 +53,228 @@ def fit(
     objective: Objective,
     examples: Sequence[Example],
     *,
+    eval_examples: Sequence[Example] = (),
     on_step: Callable[[Step], None] = lambda _: None,
+    rate: Callable[[int], float] | None = None,
+    checkpoint: Checkpoint | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Train the adapter's parameters and nothing else. Raises TrainingError when the first step
-    shows that nothing can be learnt."""
+    """Train the adapter's parameters and nothing else.
+
+    `rate` gives the learning rate of a step, counted from 0, in the place of the recipe's. With a
+    `checkpoint` the run goes on from it, writes it as often as the recipe says, and when it is
+    stopped. Raises TrainingError when the first step shows that nothing can be learnt.
+    """
     import torch
 
     parameters = dict(adapter.parameters())
     adapter.activate()
-    _only_these_train(base, parameters)
-    before = proven = _copy(parameters)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    only_these_train(base, parameters)
+    part = recipe.batch_size // recipe.accumulate
+    optimizer, kind = make_optimizer(recipe, parameters, device=base.device, say=say)
+    run = _Run(
+        recipe=recipe,
+        parameters=parameters,
+        optimizer=optimizer,
+        passes=Passes(recipe=recipe, base=base, objective=objective, part=part, say=say),
+        eval_examples=eval_examples,
+        on_step=on_step,
+        rate=rate or (lambda number: learning_rate_at(recipe, number)),
+        checkpoint=checkpoint,
+        progress=Progress(part=part, optimizer=kind),
     )
-    rows = batches(examples, size=recipe.batch_size, seed=recipe.seed)
     torch.manual_seed(recipe.seed)
-    steps: list[Step] = []
-    stopped: Stopped = "finished"
-    updates, tokens, started = 0, 0, time.perf_counter()
-    base.model.train()
+    with _training(base, parameters, checkpointing=recipe.checkpointing):
+        return run.to_the_end(examples)
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One call of `fit`. `good` is the one copy of the parameters, from before the last update that
+    may prove bad; `good_step` the step after which they were so."""
+
+    recipe: Recipe
+    parameters: dict[str, Any]
+    optimizer: Any
+    passes: Passes
+    eval_examples: Sequence[Example]
+    on_step: Callable[[Step], None]
+    rate: Callable[[int], float]
+    checkpoint: Checkpoint | None
+    progress: Progress
+    good: dict[str, Any] = field(default_factory=dict)
+    good_step: int = 0
+    resumed: int = 0
+    moved: bool = False
+    clean: bool = True
+    explosion: Explosion = field(default_factory=Explosion)
+    clock: float = field(default_factory=time.perf_counter)
+
+    def to_the_end(self, examples: Sequence[Example]) -> Outcome:
+        self._resume()
+        self.good, self.good_step = copy_of(self.parameters), self.progress.done
+        try:
+            stopped = self._steps(examples)
+        except (KeyboardInterrupt, Terminated) as stop:
+            return self._stopped(stop)
+        if stopped != "diverged" and not all_finite(self.parameters):
+            stopped = "diverged"
+        if stopped == "diverged":
+            self._go_back()
+        kept = self.progress.done
+        if self.progress.best is not None:
+            copy_into(self.parameters, self.progress.best)
+            kept = self.progress.best_step
+        return self._outcome(stopped, kept=kept)
+
+    def _steps(self, examples: Sequence[Example]) -> Stopped:
+        progress = self.progress
+        rows = batches(
+            examples,
+            size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            batching=self.recipe.batching,
+        )
+        if self.resumed:
+            self._settle()  # the checkpoint may lie between a step and its evaluation
+        for batch in islice(rows, self.resumed, self.recipe.steps):
+            if self.recipe.patience and progress.stale >= self.recipe.patience:
+                return "early"
+            if not self._step(batch):
+                return "diverged"
+            self._settle()
+            self.on_step(progress.steps[-1])
+            if self._checkpoint_is_due():
+                self._save()
+        return "finished"
+
+    def _step(self, batch: list[Example]) -> bool:
+        """One update, if loss and gradient allow it; whether they do."""
+        import torch
+
+        number = self.progress.done
+        set_rate(self.optimizer, self.rate(number))
+        loss, positions = self.passes.gradient(batch, self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip))
+        suspect = self.explosion.suspect(loss)
+        if not (math.isfinite(loss) and math.isfinite(norm)) or self.explosion.certain:
+            return False
+        if number == self.resumed:
+            check_gradients(self.passes.base, self.parameters, norm)
+        if not suspect:
+            copy_into(self.good, self.parameters)
+            self.good_step = number
+        with uninterrupted():
+            self.clean = False
+            self._update()
+            self.progress.steps.append(self._note(batch, loss, norm))
+            self.progress.positions += positions
+            self.progress.part = self.passes.part
+            self.progress.rng = generator_states(self.passes.base.device)
+            self.clean = True
+        self._check_movement(number)
+        return True
+
+    def _update(self) -> None:
+        import torch
+
+        try:
+            self.optimizer.step()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "the optimizer's state does not fit into the device's memory",
+                hint="use --optimizer paged_adamw8bit, or a smaller adapter",
+            ) from error
+        self.optimizer.zero_grad()
+
+    def _note(self, batch: list[Example], loss: float, norm: float) -> Step:
+        last = self.progress.steps[-1] if self.progress.steps else None
+        now = time.perf_counter()
+        elapsed, self.clock = now - self.clock, now
+        return Step(
+            number=self.progress.done + 1,
+            loss=loss,
+            gradient_norm=norm,
+            learning_rate=self.rate(self.progress.done),
+            tokens=(last.tokens if last else 0) + sum(len(example.ids) for example in batch),
+            seconds=(last.seconds if last else 0.0) + elapsed,
+        )
+
+    def _check_movement(self, number: int) -> None:
+        """Warm-up may be too slow for the first update to show, but not for the second."""
+        if number > 1 or self.moved or self.resumed:
+            return
+        self.moved = self.good_step != number or any_moved(self.good, self.parameters)
+        if not self.moved and (number == 1 or self.recipe.steps == 1):
+            raise nothing_moved()
+
+    def _settle(self) -> None:
+        """Take the loss on held-out rows where it is due."""
+        if self.eval_examples and self.progress.evaluation_is_due(self.recipe):
+            loss = self.passes.mean_loss(self.eval_examples)
+            self.progress.evaluated(loss, self.parameters, keep_best=self.recipe.keep == "best")
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.step():
+            self.progress.rng = generator_states(self.passes.base.device)
+            return
+        self.checkpoint.load(self.progress, self.parameters, self.optimizer)
+        self.passes.part = self.progress.part
+        self.resumed = self.progress.done
+        self.explosion.first = self.progress.steps[0].loss
+        set_generators(self.progress.rng, self.passes.base.device)
+
+    def _checkpoint_is_due(self) -> bool:
+        """Never of a state that is on its way to diverge."""
+        every = self.recipe.checkpoint_every
+        return every > 0 and self.progress.done % every == 0 and not self.explosion.streak
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.save(self.progress, self.parameters, self.optimizer)
+
+    def _stopped(self, stop: BaseException) -> Outcome:
+        if not self.clean:  # within an update that nothing protected: it is taken back
+            self._go_back()
+        elif self.progress.done:
+            with uninterrupted():
+                self._save()
+        stopped: Stopped = "terminated" if isinstance(stop, Terminated) else "interrupted"
+        return self._outcome(stopped, kept=self.progress.done)
+
+    def _go_back(self) -> None:
+        """To the last parameters whose loss was good; the update after them is what broke it."""
+        copy_into(self.parameters, self.good)
+        del self.progress.steps[self.good_step :]
+        if self.progress.best_step > self.good_step:
+            self.progress.best, self.progress.best_step = None, 0
+
+    def _outcome(self, stopped: Stopped, *, kept: int) -> Outcome:
+        return self.progress.outcome(self.recipe, stopped, kept=kept, resumed=self.resumed)
+
+
+@contextmanager
+def _training(
+    base: LoadedBase, parameters: dict[str, Any], *, checkpointing: bool
+) -> Iterator[None]:
+    """The base in training mode, as it was afterwards, however the block ends."""
+    model = base.model
+    if checkpointing:
+        # Re-entrant checkpoints would need inputs with a gradient, which a frozen base has not.
+        _switch(model, "enable", {"use_reentrant": False})
+    model.train()
     try:
-        for number in range(recipe.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(recipe, number)
-            batch = next(rows)
-            loss = _backward(recipe, base, objective, batch)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                stopped = "diverged"
-                break
-            if number == 0:
-                _gradients_flow(norm)
-            proven = _copy(parameters)
-            updates += 1
-            optimizer.step()
-            optimizer.zero_grad()
-            tokens += sum(len(example.ids) for example in batch)
-            steps.append(
-                Step(
-                    number=number + 1,
-                    loss=loss,
-                    gradient_norm=norm,
-                    learning_rate=learning_rate_at(recipe, number),
-                    tokens=tokens,
-                    seconds=time.perf_counter() - started,
-                )
-            )
-            if number == 1 or recipe.steps == 1:
-                _weights_moved(before, parameters)
-            on_step(steps[-1])
-    except (KeyboardInterrupt, Terminated) as stop:
-        stopped = "terminated" if isinstance(stop, Terminated) else "interrupted"
-        if updates > len(steps):  # stopped within an update
-            _restore(parameters, proven)
+        yield
     finally:
-        base.model.eval()
+        model.eval()
+        if checkpointing:
+            _switch(model, "disable")
         for tensor in parameters.values():
             tensor.requires_grad_(False)
             tensor.grad = None
-    if stopped == "diverged" or not _all_finite(parameters):
-        # The last update is what broke it, so the adapter goes back to before that one.
-        _restore(parameters, proven)
-        return Outcome(steps=tuple(steps[:-1]), stopped="diverged")
-    return Outcome(steps=tuple(steps), stopped=stopped)
 
 
-def _all_finite(parameters: dict[str, Any]) -> bool:
-    import torch
-
-    return all(bool(torch.isfinite(tensor).all()) for tensor in parameters.values())
-
-
-def _copy(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
-
-
-def _restore(parameters: dict[str, Any], kept: dict[str, Any]) -> None:
-    for name, tensor in parameters.items():
-        tensor.data.copy_(kept[name])
-
-
-def _backward(
-    recipe: Recipe, base: LoadedBase, objective: Objective, batch: list[Example]
-) -> float:
-    """Accumulate the gradient of the batch's mean loss a token; return that loss."""
-    import torch
-
-    part = len(batch) // recipe.accumulate
-    wanted = sum(len(example.ids) - example.answer_start for example in batch)
-    total = 0.0
-    for start in range(0, len(batch), part):
-        rows = collate(
-            batch[start : start + part], pad=base.tokenizer.pad_token_id, device=base.device
-        )
-        with (
-            quiet(),
-            torch.autocast(
-                device_type=base.device.partition(":")[0],
-                dtype=torch.bfloat16,
-                enabled=base.device.startswith("cuda"),
-            ),
-        ):
-            loss, _ = objective.loss(base.model, rows)
-        (loss / wanted).backward()
-        total += loss.item()
-    return total / wanted
-
-
-def _only_these_train(base: LoadedBase, parameters: dict[str, Any]) -> None:
-    base.model.requires_grad_(False)
-    for tensor in parameters.values():
-        tensor.requires_grad_(True)
-    if not parameters:
-        raise TrainingError("the adapter has nothing to train", hint="choose other --targets")
-
-
-def _gradients_flow(norm: float) -> None:
-    if norm == 0:
-        raise TrainingError(
-            "no gradient reaches the adapter, so it would learn nothing",
-            hint="are the answers of the data empty, or the --targets not part of this base?",
-        )
-
-
-def _weights_moved(before: dict[str, Any], parameters: dict[str, Any]) -> None:
-    import torch
-
-    still = [name for name, tensor in parameters.items() if torch.equal(before[name], tensor)]
-    if len(still) == len(parameters):
-        raise TrainingError(
-            "no weight has changed, so the run would learn nothing",
-            hint="raise --lr",
-        )
+def _switch(model: Any, way: str, *settings: Any) -> None:
+    """Newer releases of transformers say activation checkpointing for the same."""
+    newer = getattr(model, f"activation_checkpointing_{way}", None)
+    (newer or getattr(model, f"gradient_checkpointing_{way}"))(*settings)

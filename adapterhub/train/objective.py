@@ -5,18 +5,59 @@ Knows records and recipes; what is minimised is the trainer's own business.
 
 from __future__ import annotations
 
-from adapterhub.domain.protocols import Objective
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from adapterhub.domain.protocols import Objective, Teacher
 from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import UsageError
+from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.runtime.attach import Rack
+from adapterhub.train.teacher import open_teacher
 
 
-def make_objective(recipe: Recipe) -> Objective:
-    """Raises UsageError for a teacher that this trainer has no use for."""
+def make_objective(recipe: Recipe, *, teacher: Teacher | None = None) -> Objective:
+    """The objective by its options alone. One that learns from a teacher refuses examples until it
+    has one, so this also says early, before anything is loaded, whether a recipe makes sense.
+
+    Raises UsageError for a teacher that this trainer has no use for, or lacks.
+    """
     record = catalog().trainers[recipe.trainer]
-    if not record.teacher and (recipe.teacher or recipe.teacher_base):
+    named = bool(recipe.teacher or recipe.teacher_base)
+    if named and not record.teacher:
         raise UsageError(
             f"the trainer {record.name} learns from no teacher", hint="use --trainer distill"
         )
-    objective: Objective = load_target(record.target)(recipe.trainer_options, teacher=None)
+    if record.teacher and not named:
+        raise UsageError(
+            f"the trainer {record.name} needs a teacher",
+            hint="name adapters, or another base: --teacher REF, --teacher-base NAME",
+        )
+    if record.teacher and not recipe.teacher and recipe.teacher_base == recipe.base:
+        raise UsageError(
+            f"teacher and student are the same, the bare base {recipe.base}",
+            hint="name adapters to learn from (--teacher REF) or another --teacher-base",
+        )
+    objective: Objective = load_target(record.target)(recipe.trainer_options, teacher=teacher)
     return objective
+
+
+@contextmanager
+def open_objective(
+    recipe: Recipe,
+    base: Base,
+    rack: Rack,
+    *,
+    student: str,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Objective]:
+    """The objective for a run on `base`, whose adapter is, or will be, in the slot `student` of
+    `rack`. The teacher leaves when the block ends, and before the student does or after it."""
+    make_objective(recipe)
+    with ExitStack() as stack:
+        teacher = None
+        if catalog().trainers[recipe.trainer].teacher:
+            teacher = open_teacher(recipe, base, rack, student=student, say=say)
+            stack.callback(teacher.close)
+        yield make_objective(recipe, teacher=teacher)

@@ -5,28 +5,46 @@ Loads, attaches, trains and saves; how a step goes is the loop's.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.evaluation import Item
 from adapterhub.domain.manifest import Manifest
-from adapterhub.domain.method import Capability
+from adapterhub.domain.match import record_of
 from adapterhub.domain.protocols import Example, Objective
 from adapterhub.domain.recipe import Recipe
-from adapterhub.errors import CapabilityError, Terminated, TrainingError, UsageError
+from adapterhub.errors import (
+    AdapterhubError,
+    InterruptedRunError,
+    Terminated,
+    TerminatedRunError,
+    TrainingError,
+    UsageError,
+)
+from adapterhub.formats.recipe_file import recipe_table
+from adapterhub.formats.schema import to_plain
 from adapterhub.hub.staging import check_free, staged_folder
 from adapterhub.models.bases import find_base
 from adapterhub.models.loader import Base, load_base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
-from adapterhub.train.data import check_lengths, load_items
+from adapterhub.train.checkpoint import Checkpoint, checkpoint_folder
+from adapterhub.train.checks import check_method, check_packing, check_targets
+from adapterhub.train.data import check_lengths, load_eval_items, load_items
+from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
-from adapterhub.train.objective import make_objective
+from adapterhub.train.objective import make_objective, open_objective
 from adapterhub.train.save import save_adapter
 
 SLOT = "trained"
+# What may change between a run and its continuation: where the same rows lie, and how often.
+_FREE = ("data", "eval_data", "checkpoint_every")
+
+Items = Sequence[tuple[int, Item]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,91 +57,185 @@ class Trained:
     parameters: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRows:
+    """What is trained on, and what is evaluated on, with the sha256 of each."""
+
+    items: Items
+    sha256: str
+    eval_items: Items = ()
+    eval_sha256: str | None = None
+
+
 def train_adapter(
     recipe: Recipe,
     out: Path,
     *,
     device: str | None = None,
     overwrite: bool = False,
+    restart: bool = False,
+    files: Mapping[str, bytes] = MappingProxyType({}),
     on_step: Callable[[Step], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     base: Base | None = None,
 ) -> Trained:
-    """Train by the recipe and write the adapter to `out`; a loaded `base` is used if given.
+    """Train by the recipe and write the adapter to `out`; a loaded `base` is used if given, and
+    `files` are put beside the adapter's own.
 
-    A run that was interrupted or diverged is saved as of its last good step, and says so in its
-    outcome. Raises UsageError, DataError and NotFoundError before anything is loaded.
+    A run that was stopped is InterruptedRunError, writes nothing to `out`, and goes on where it was
+    when it is called again, unless `restart`. One that diverged is saved as of its last good step,
+    and says so in its outcome. Raises UsageError, DataError and NotFoundError before anything is
+    loaded.
     """
     check_free(out, overwrite=overwrite)
     record = catalog().methods[recipe.method]
-    if Capability.TRAIN not in record.capabilities:
-        raise CapabilityError(f"{recipe.method} is not trained", hint="see `adapterhub methods`")
-    objective = make_objective(recipe)
     spec = base.spec if base else find_base(recipe.base)
+    check_method(record, spec)
+    make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
-    items, data_sha256 = load_items(recipe.data, seed=recipe.seed)
+    rows = rows_of(recipe)
+    checkpoint = checkpoint_of(recipe, out, spec, config, rows)
+    if restart:
+        checkpoint.remove()
+    step = checkpoint.step()
     # Open the folder first: an hour of training must not end at a disk that refuses it.
     with staged_folder(out, overwrite=overwrite) as folder:
         base = base or load_base(spec, device=device)
-        examples = objective.examples(items, base.chat)
-        limit = min(recipe.max_length, spec.context_length or recipe.max_length)
-        check_lengths(examples, limit=limit, name=Path(recipe.data).name)
-        say(f"{len(examples)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
-        outcome, state = _fitted(recipe, base, config, objective, examples, on_step=on_step)
+        say(f"{len(rows.items)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
+        if step:
+            say(f"resuming at step {step}, from {checkpoint.folder}")
+        fitted = _fitted(recipe, base, config, rows, checkpoint, on_step=on_step, say=say)
+        _raise_if_stopped(fitted.outcome, checkpoint)
         manifest = save_adapter(
             folder,
             name=out.absolute().name,
             recipe=recipe,
             base=spec,
-            config=config,
-            state=state,
-            config_version=record.config_version,
-            data_sha256=data_sha256,
-            outcome=outcome,
+            method=catalog().methods[record.stored_as or record.name],
+            config=fitted.config,
+            state=fitted.state,
+            data_sha256=rows.sha256,
+            outcome=fitted.outcome,
         )
-    count = sum(tensor.numel() for tensor in state.values())
-    return Trained(folder=out, manifest=manifest, outcome=outcome, parameters=count)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    checkpoint.remove()
+    return Trained(
+        folder=out, manifest=manifest, outcome=fitted.outcome, parameters=fitted.parameters
+    )
+
+
+# --- before anything is loaded ----------------------------------------------------------------
+
+
+def rows_of(recipe: Recipe) -> RunRows:
+    """Raises UsageError for rows that are trained and evaluated on alike."""
+    items, sha256 = load_items(recipe.data, seed=recipe.seed)
+    if recipe.eval_data is None:
+        return RunRows(items=items, sha256=sha256)
+    eval_items, eval_sha256 = load_eval_items(recipe.eval_data, seed=recipe.seed)
+    if eval_sha256 == sha256:
+        raise UsageError(
+            f"{recipe.eval_data} holds the rows that are trained on, which says nothing of others",
+            hint="name other rows: --eval-data",
+        )
+    return RunRows(items=items, sha256=sha256, eval_items=eval_items, eval_sha256=eval_sha256)
+
+
+def checkpoint_of(
+    recipe: Recipe, out: Path, spec: BaseSpec, config: Mapping[str, Any], rows: RunRows
+) -> Checkpoint:
+    settings = {name: v for name, v in recipe_table(recipe).items() if name not in _FREE}
+    identity = {
+        **settings,
+        "the rows of --data": rows.sha256,
+        "the rows of --eval-data": rows.eval_sha256,
+        "the base's weights": to_plain(record_of(spec)),
+        "the method's config": dict(config),
+    }
+    return Checkpoint(folder=checkpoint_folder(out), identity=identity)
+
+
+# --- with the base loaded ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fitted:
+    """An adapter after its training, taken off the base."""
+
+    outcome: Outcome
+    config: Mapping[str, Any]
+    state: Mapping[str, Any]
+    parameters: int
 
 
 def _fitted(
     recipe: Recipe,
     base: Base,
     config: Mapping[str, Any],
-    objective: Objective,
-    examples: Sequence[Example],
+    rows: RunRows,
+    checkpoint: Checkpoint,
     *,
     on_step: Callable[[Step], None],
-) -> tuple[Outcome, dict[str, Any]]:
-    """Attach, train, take the adapter off again; raises when not one step was good."""
-    _check_targets(config, base)
+    say: Callable[[str], None],
+) -> _Fitted:
+    """Attach, train, take the adapter off again."""
+    check_targets(config, base)
     rack = Rack(base)
-    adapter = rack.attach_fresh(SLOT, recipe.method, config, seed=recipe.seed)
-    try:
-        outcome = fit(recipe, base, adapter, objective, examples, on_step=on_step)
-        state = adapter.state()
-    finally:
-        rack.detach(SLOT)
+    with open_objective(recipe, base, rack, student=SLOT, say=say) as objective:
+        examples = examples_of(recipe, base, objective, rows.items, recipe.data)
+        eval_examples = examples_of(
+            recipe, base, objective, rows.eval_items, recipe.eval_data or ""
+        )
+        adapter = rack.attach_fresh(SLOT, recipe.method, config, seed=recipe.seed)
+        try:
+            check_packing(recipe, base, adapter)
+            outcome = fit(
+                recipe,
+                base,
+                adapter,
+                objective,
+                examples,
+                eval_examples=eval_examples,
+                on_step=on_step,
+                checkpoint=checkpoint,
+                say=say,
+            )
+            return _Fitted(
+                outcome=outcome,
+                config=adapter.config,
+                state=adapter.state() if outcome.steps else {},
+                parameters=sum(tensor.numel() for tensor in adapter.parameters().values()),
+            )
+        finally:
+            rack.detach(SLOT)
+
+
+def examples_of(
+    recipe: Recipe, base: Base, objective: Objective, items: Items, data: str
+) -> list[Example]:
+    examples = objective.examples(items, base.chat)
+    name = Path(data).name
+    limit = min(recipe.max_length, base.spec.context_length or recipe.max_length)
+    check_lengths(examples, limit=limit, name=name)
+    check_labels(examples, name=name)
+    return examples
+
+
+def _raise_if_stopped(outcome: Outcome, checkpoint: Checkpoint) -> None:
+    """Nothing is written to the adapter's folder, so that the same command may go on."""
     if not outcome.steps:
         raise _nothing_done(outcome)
-    return outcome, state
-
-
-def _check_targets(config: Mapping[str, Any], base: Base) -> None:
-    """Raises UsageError for a target that no linear layer of the base has: it would be skipped."""
-    targets = config.get("target_modules")
-    if not isinstance(targets, list):
-        return
-    sites = base.linear_sites()
-    leaves = {site.rpartition(".")[2] for site in sites}
-    for target in targets:
-        if not any(site == target or site.endswith(f".{target}") for site in sites):
-            close = difflib.get_close_matches(target, leaves, n=1)
-            raise UsageError(
-                f"{base.spec.name} has no linear layer called {target!r}",
-                hint=f"did you mean {close[0]!r}?"
-                if close
-                else f"it has {', '.join(sorted(leaves))}",
-            )
+    kinds: dict[str, type[AdapterhubError]] = {
+        "interrupted": InterruptedRunError,
+        "terminated": TerminatedRunError,
+    }
+    kind = kinds.get(outcome.stopped)
+    if kind is not None:
+        raise kind(
+            f"{outcome.stopped} after {len(outcome.steps)} steps, which {checkpoint.folder} keeps",
+            hint="run the same command again to go on from there, or with --restart to begin anew",
+        )
 
 
 def _nothing_done(outcome: Outcome) -> BaseException:

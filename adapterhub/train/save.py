@@ -5,6 +5,8 @@ Knows nothing of how it was trained beyond what the recipe says; the caller make
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from adapterhub.domain.manifest import (
     Manifest,
 )
 from adapterhub.domain.match import record_of
+from adapterhub.domain.method import Method
 from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import TrainingError
 from adapterhub.formats.adapter_config import encode_config
@@ -29,6 +32,8 @@ from adapterhub.train.curve import draw_losses
 from adapterhub.train.loop import Outcome
 
 CURVE_FILE = "loss.png"
+# The folders before the last name of a path in a text such as /home/me/one+0.5*./two.
+_PLACE = re.compile(r"(?:^|(?<=[+*\s]))(?:~[^/+*\s]*|\.{1,2})?/(?:[^/+*\s]+/)*")
 
 
 def save_adapter(
@@ -37,27 +42,25 @@ def save_adapter(
     name: str,
     recipe: Recipe,
     base: BaseSpec,
+    method: Method,
     config: Mapping[str, Any],
     state: Mapping[str, Any],
-    config_version: int,
     data_sha256: str,
     outcome: Outcome,
 ) -> Manifest:
-    """Write into `folder`. Raises TrainingError for a state that is not finite."""
+    """Write into `folder`, as an adapter of `method`, with which the recipe's stores what it made.
+
+    Raises TrainingError for a state that is not finite.
+    """
     import torch
     from safetensors.torch import save
 
     manifest = Manifest(
-        method=recipe.method,
-        config_version=config_version,
+        method=method.name,
+        config_version=method.config_version,
         base=record_of(base),
         trainer=recipe.trainer,
-        # The path of the data is the author's own business; what it held is in data_sha256.
-        recipe={
-            **recipe_table(recipe),
-            "data": Path(recipe.data).name,
-            "steps_done": len(outcome.steps),
-        },
+        recipe={**published(recipe), **_facts(outcome)},
         data_sha256=data_sha256,
         written_by=f"adapterhub {__version__}",
     )
@@ -72,3 +75,32 @@ def save_adapter(
     if outcome.steps:
         draw_losses({name: outcome.steps}, folder / CURVE_FILE)
     return manifest
+
+
+def published(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for everybody to read. Where files lie is the author's own business; what was in
+    them is in the manifest's digests."""
+    table = recipe_table(recipe)
+    for name in ("data", "eval_data"):
+        if name in table:
+            table[name] = Path(table[name]).name
+    if "teacher" in table:
+        table["teacher"] = _PLACE.sub("", table["teacher"])
+    table["trainer_options"] = {
+        key: _PLACE.sub("", value) if isinstance(value, str) else value
+        for key, value in recipe.trainer_options.items()
+    }
+    return table
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    facts = {
+        "steps_done": len(outcome.steps),
+        "optimizer": outcome.optimizer,
+        "accumulate": outcome.accumulate,
+    }
+    if outcome.kept != len(outcome.steps):
+        facts["step_kept"] = outcome.kept
+    if outcome.eval_loss is not None and math.isfinite(outcome.eval_loss):
+        facts["eval_loss"] = outcome.eval_loss
+    return facts

@@ -24,8 +24,8 @@ def verify_attached(
 ) -> tuple[list[Problem], dict[str, Any]]:
     """Problems found by attaching the adapter in `path` to the base, and what was measured."""
     folder = read_folder(path)
-    if folder.weights_path is None:
-        return [], {"effect": "unchecked: it has no weights of its own"}
+    if folder.composition is not None:
+        return [], {"effect": "unchecked: it is its members, each of which can be verified"}
     engine = open_engine(load_base(spec, device=device))
     try:
         engine.rack.attach(SLOT, folder)

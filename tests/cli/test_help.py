@@ -15,8 +15,11 @@ OPTIONS = {
     "--json",
     "train": "--base --data --out --method --trainer --rank --alpha --dropout --targets --steps "
     "--batch-size --accumulate --lr --schedule --max-length --seed --overwrite --device --json",
+    "design": "--out --base --system --template --example --examples --choose --data --score "
+    "--trials --validate --seed --overwrite --device --json",
     "eval": "--task --limit --seed --base --device --json",
     "stack": "--strategy --weights --rank --out --overwrite --allow --base --dry-run --json",
+    "extract": "--out --rank --targets --overwrite --device --json",
     "push": "--to --message --parent --private --allow --dry-run --json",
     "verify": "--base --device --json",
     "show": "--json",
@@ -36,6 +39,8 @@ OPTIONS = {
     "remote logout": "",
     "methods": "--json",
     "plugins": "--json",
+    "plugins new": "--kind --out --json",
+    "plugins check": "--option --on --json",
     "demo": "--gguf --home --steps --items --device --json",
 }
 

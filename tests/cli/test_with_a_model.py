@@ -13,6 +13,7 @@ import pytest
 from tests.command_line import SCRIPT, CommandLine, Done
 
 pytestmark = pytest.mark.models
+WORDS = ("--base", "tiny", "--data", "rows.jsonl", "--batch-size", "1")
 TINY = """
 import sys
 from pathlib import Path
@@ -31,48 +32,75 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     python = str(SCRIPT.with_name("python"))
     subprocess.run([python, "-c", TINY, str(place / "tiny")], env=run.environment, check=True)
     (place / "rows.jsonl").write_text('{"prompt": "안녕", "completion": "hello"}\n')
+    (place / "held_out.jsonl").write_text('{"prompt": "안녕", "completion": "hallo"}\n')
     return run
 
 
 @pytest.fixture(scope="module")
-def stopped(machine: CommandLine) -> Done:
-    return train_until(machine, signal.SIGINT, "new")
+def trained(machine: CommandLine) -> Done:
+    """A few steps, written to `trained`."""
+    return machine("train", *WORDS, "-o", "trained", "--steps", "2", "--json")
 
 
 def train_until(machine: CommandLine, number: signal.Signals, out: str) -> Done:
-    """Training for ever on `rows.jsonl` into `out`, until this signal."""
-    words = ("train", "--base", "tiny", "--data", "rows.jsonl", "-o", out, "--batch-size", "1")
+    """Training for ever on `rows.jsonl` into `out`, until a checkpoint is written; this signal."""
+    assert machine.cwd is not None
+    checkpoint = machine.cwd / f".{out}.checkpoint" / "checkpoint.json"
+    before = checkpoint.read_bytes() if checkpoint.is_file() else b""
     process = machine.start(
-        *words, "--steps", "1000000", "--json",
+        "train", *WORDS, "-o", out, "--steps", "1000000", "--json", "--checkpoint-every", "1",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=machine.cwd,
     )  # fmt: skip
-    assert process.stderr is not None
-    assert process.stderr.readline() == "1 rows on tiny (nf4, cpu)\n"
-    time.sleep(5)  # the first step comes late on a busy machine
+    for _ in range(6000):
+        if checkpoint.is_file() and checkpoint.read_bytes() != before:
+            break
+        time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    return Done(process.returncode, out, err)
+    printed, err = process.communicate(timeout=60)
+    return Done(process.returncode, printed, err)
 
 
-def test_a_stopped_training_keeps_what_it_had_learnt(machine: CommandLine, stopped: Done) -> None:
-    assert stopped.code == 130
-    assert stopped.json["stopped"] == "interrupted"
-    steps = stopped.json["steps"]
-    assert stopped.complaint == [
-        f"interrupted after {steps} steps; new holds the adapter as of then",
-        "run the same command with --overwrite to train it to the end",
-    ]
-    assert machine.ok("verify", "./new", "--json").json["ok"] is True
-
-
-def test_a_terminated_training_keeps_what_it_had_learnt(machine: CommandLine) -> None:
-    done = train_until(machine, signal.SIGTERM, "terminated")
-    assert (done.code, done.json["stopped"]) == (143, "terminated")
-    steps = done.json["steps"]
-    assert done.complaint[0] == (
-        f"terminated after {steps} steps; terminated holds the adapter as of then"
+def test_a_stopped_training_keeps_a_checkpoint_and_writes_no_adapter(machine: CommandLine) -> None:
+    done = train_until(machine, signal.SIGINT, "new")
+    assert (done.code, done.out) == (130, "")
+    assert done.complaint[0].startswith("interrupted after ")
+    assert done.complaint[0].endswith("/.new.checkpoint keeps")
+    assert done.complaint[1] == (
+        "run the same command again to go on from there, or with --restart to begin anew"
     )
-    assert machine.ok("verify", "./terminated", "--json").json["ok"] is True
+    assert machine.cwd is not None
+    assert not (machine.cwd / "new").exists()
+
+
+def test_the_same_command_goes_on_and_another_is_refused(machine: CommandLine) -> None:
+    done = train_until(machine, signal.SIGTERM, "again")
+    assert (done.code, done.complaint[0].split()[0]) == (143, "terminated")
+    assert "resuming at step " in train_until(machine, signal.SIGTERM, "again").err
+    other = machine("train", *WORDS, "-o", "again", "--steps", "2")
+    assert (other.code, "differs in steps" in other.complaint[0]) == (2, True)
+    machine.ok("train", *WORDS, "-o", "again", "--steps", "2", "--restart")
+    assert machine.ok("verify", "./again", "--json").json["ok"] is True
+    assert machine.cwd is not None
+    assert not list(machine.cwd.glob(".again.*"))
+
+
+def test_training_says_what_it_did(trained: Done) -> None:
+    assert trained.code == 0, trained.err
+    assert trained.err.splitlines()[0] == "1 rows on tiny (nf4, cpu)"
+    told = trained.json
+    assert (told["steps"], told["stopped"], told["kept"]) == (2, "finished", 2)
+    assert (told["optimizer"], told["accumulate"], told["resumed"]) == ("adamw", 1, 0)
+
+
+def test_training_with_evaluation_shows_both_losses(machine: CommandLine) -> None:
+    done = machine.ok(
+        "train", *WORDS, "-o", "evaluated", "--steps", "4", "--eval-data", "held_out.jsonl",
+        "--keep", "best", "--optimizer", "adamw8bit", "-O", "rank=2", "--dropout", "0.1",
+    )  # fmt: skip
+    assert "adamw8bit needs CUDA; torch's AdamW is used instead" in done.err
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["evaluated", "loss", "held"]
+    assert "kept: step" in lines[2]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +111,17 @@ def test_a_terminated_training_keeps_what_it_had_learnt(machine: CommandLine) ->
     ],
 )
 def test_a_value_that_no_library_takes_is_refused(
-    machine: CommandLine, stopped: Done, option: str, value: str, fact: str
+    machine: CommandLine, trained: Done, option: str, value: str, fact: str
 ) -> None:
-    assert stopped.code == 130
-    done = machine("run", "./new", "hello", "--max-new-tokens", "1", option, value)
+    assert trained.code == 0
+    done = machine("run", "./trained", "hello", "--max-new-tokens", "1", option, value)
     assert (done.code, done.complaint[0]) == (2, fact)
 
 
-def test_a_prompt_that_is_not_utf_8_is_refused(machine: CommandLine, stopped: Done) -> None:
-    assert stopped.code == 130
+def test_a_prompt_that_is_not_utf_8_is_refused(machine: CommandLine, trained: Done) -> None:
+    assert trained.code == 0
     done = subprocess.run(
-        machine.words("run", "./new", "--max-new-tokens", "1"),
+        machine.words("run", "./trained", "--max-new-tokens", "1"),
         input=b"caf\xe9\n",
         capture_output=True,
         env=machine.environment,
@@ -104,12 +132,12 @@ def test_a_prompt_that_is_not_utf_8_is_refused(machine: CommandLine, stopped: Do
     assert b"is not UTF-8 text" in done.stderr
 
 
-def test_a_prompt_may_come_through_a_pipe(machine: CommandLine, stopped: Done) -> None:
-    assert stopped.code == 130
-    done = machine("run", "./new", "--max-new-tokens", "4", "--json", stdin="안녕\n")
+def test_a_prompt_may_come_through_a_pipe(machine: CommandLine, trained: Done) -> None:
+    assert trained.code == 0
+    done = machine("run", "./trained", "--max-new-tokens", "4", "--json", stdin="안녕\n")
     assert done.code == 0, done.err
     [answer] = done.json
-    assert (answer["subject"], 1 <= answer["tokens"] <= 4) == ("./new", True)
+    assert (answer["subject"], 1 <= answer["tokens"] <= 4) == ("./trained", True)
 
 
 @pytest.mark.long

@@ -59,6 +59,7 @@ def test_the_wheel_holds_our_packages_only(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert all(top.startswith("adapterhub") for top in tops), tops
     assert "adapterhub/py.typed" in names
+    assert "adapterhub/plugin/template/method/method.py.tmpl" in names
     assert not [name for name in names if "test_" in name or "/tests/" in name]
 
 

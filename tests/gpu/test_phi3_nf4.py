@@ -1,14 +1,8 @@
-"""A LoRA on a Phi-3 shaped model (fused projections, random weights) in NF4 on CUDA.
-
-`ADAPTERHUB_GPU_LAYERS=32` makes it the full size of Phi-3-mini; the default is two layers of it.
-"""
+"""A LoRA on the Phi-3 shaped NF4 model: trained, stored, loaded, generating, and plain peft's."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +14,16 @@ if not torch.cuda.is_available():
 
 from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.domain.recipe import Recipe
 from adapterhub.hub.folder import read_folder
-from adapterhub.models.bases import add_base
-from adapterhub.models.loader import Base, load_base
+from adapterhub.models.loader import Base
 from adapterhub.runtime.engine import open_engine
-from adapterhub.testing.tiny import BOS, EOS, PAD, write_tokenizer
 from adapterhub.train.run import Trained, train_adapter
 
-LAYERS = int(os.environ.get("ADAPTERHUB_GPU_LAYERS", "2"))
 ROWS = [{"prompt": f"say {n}", "completion": f"number {n}"} for n in range(32)]
 REQUEST = ScoreRequest(
     messages=(Message(role="user", content="say 5"),), answer="number 5", logits=True
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTERHUB_HOME", str(path))
-        yield path
-
-
-@pytest.fixture(scope="module")
-def base(home: Path) -> Base:
-    source = home / "phi3-shape"
-    write_phi3(source)
-    started = time.perf_counter()
-    spec = add_base("phi3", str(source), scheme_by_name("nf4"))
-    print(
-        f"\n{spec.parameters / 1e9:.2f} B parameters stored in {spec.stored_bytes / 1e9:.2f} GB, "
-        f"{time.perf_counter() - started:.0f} s"
-    )
-    started = time.perf_counter()
-    loaded = load_base(spec)
-    print(
-        f"loaded in {time.perf_counter() - started:.1f} s, "
-        f"{torch.cuda.memory_allocated() / 2**30:.2f} GiB"
-    )
-    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +39,6 @@ def trained(base: Base, home: Path) -> Trained:
         f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
     )
     return run
-
-
-def write_phi3(folder: Path) -> None:
-    """Phi-3-mini's widths with LAYERS layers, and a small tokenizer."""
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    write_tokenizer(folder)
-    config = Phi3Config(
-        num_hidden_layers=LAYERS, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS
-    )
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = Phi3ForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder)
 
 
 def logits(engine: Engine, slots: tuple[tuple[str, float], ...]) -> Any:

@@ -56,7 +56,13 @@ def evaluate(
         def on_progress(done: int, total: int, what: str) -> None:
             bar.update(line, completed=done, total=total, note=what)
 
-        found = evaluate_all(bench.engine, subjects, data, on_progress=on_progress)
+        found = evaluate_all(
+            bench.engine,
+            subjects,
+            data,
+            sequential=[s.name for s in bench.subjects if s.sequential],
+            on_progress=on_progress,
+        )
     out.data(found.to_json())
     if not as_json:
         render(found, out.console)

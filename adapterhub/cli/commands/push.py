@@ -88,11 +88,11 @@ def _folder(
         return
     from adapterhub.compose.artefact import write_composition
     from adapterhub.compose.members import outline
-    from adapterhub.compose.plan import make_plan
+    from adapterhub.compose.plan import settle
     from adapterhub.runtime.subjects import resolve_subject
 
     subject = resolve_subject(source, fetcher(out), allow=allow)
-    plan = make_plan(
+    plan = settle(
         [outline(member) for member in subject.members],
         strategy=catalog().strategies[subject.strategy],
         rank=subject.rank,

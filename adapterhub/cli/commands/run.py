@@ -85,6 +85,7 @@ def run(
         return GenerateRequest(
             messages=(*turns, Message(role="user", content=text)),
             slots=() if bare else bench.slots[0],
+            sequential=not bare and bench.subjects[0].sequential,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_p=top_p,

@@ -16,7 +16,7 @@ from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.strict_json import loads_strict
 from adapterhub.hub.client import Shown
 from adapterhub.hub.client import show as show_ref
-from adapterhub.hub.folder import infer_manifest, named_path, read_folder
+from adapterhub.hub.folder import has_tensors, infer_manifest, named_path, read_folder
 
 
 @click.command(short_help="Tell everything known of an adapter.")
@@ -81,7 +81,8 @@ def _tell(
 def _lines(manifest: Manifest, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     base = manifest.base
     trained = str(base.scheme) if base.scheme else "an unknown precision"
-    lines = [("base", f"{base.id} · trained on {trained}")]
+    made = "written for" if has_tensors(manifest.method) is False else "trained on"
+    lines = [("base", f"{base.id} · {made} {trained}")]
     if facts.get("commit"):
         lines.append(("revision", f"{facts['commit'][:12]} on {facts['remote']}"))
     lines.append(("made by", _maker(manifest)))
@@ -103,5 +104,8 @@ def _maker(manifest: Manifest) -> str:
         return "unknown: there is no adapterhub.json, so this is read from its config"
     recipe = manifest.recipe or {}
     how = f"{manifest.trainer}, {recipe.get('steps_done', '?')} steps" if manifest.trainer else ""
+    if has_tensors(manifest.method) is False:
+        chosen = recipe.get("choose")
+        how = f"design, {chosen} examples chosen from {recipe.get('data')}" if chosen else "design"
     how = how or (f"stacking ({manifest.strategy})" if manifest.strategy else "unknown means")
     return f"{how} · {manifest.written_by or 'unknown'}"

@@ -18,14 +18,14 @@ from adapterhub.plugin.catalog import catalog
 if TYPE_CHECKING:
     from adapterhub.compose.executor import Merged
     from adapterhub.compose.members import Member
-    from adapterhub.compose.plan import Plan
+    from adapterhub.compose.plan import Arrangement, Plan
     from adapterhub.compose.report import Overlap
     from adapterhub.runtime.subjects import Subject
 
 
 @click.command(short_help="Put several adapters together.")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
-@click.option("--strategy", metavar="NAME", help="linear (exact, default) or svd.")
+@click.option("--strategy", metavar="NAME", help="linear (default), svd or sequential.")
 @click.option("--weights", metavar="W,W,...", help="One for each REF; default: as written, or 1.")
 @click.option("--rank", type=int, help="The rank of the result; for svd.")
 @click.option(
@@ -54,18 +54,22 @@ def stack(
 ) -> None:
     """Put REFs together: write a composition.toml, or with -o DIR one merged adapter.
 
-    Each REF may carry a weight, as in user/en2ko-lora*0.8.
+    Each REF may carry a weight, as in user/en2ko-lora*0.8. Adapters of any method can be attached
+    side by side, low-rank deltas alone be merged. With --strategy sequential, each changes what
+    those named before it made.
     """
     say = Output(as_json=as_json)
     from adapterhub.compose.members import outline
-    from adapterhub.compose.plan import make_plan
+    from adapterhub.compose.plan import Plan, make_plan, settle
 
     allowed = frozenset(allow)
     subject = _subject(refs, weights, say, allow=allowed)
     members = subject.members
     # A slip in the name is found before torch is imported to look at the tensors.
     record = catalog().strategies[strategy or subject.strategy]
-    plan = make_plan(
+    target = out or Path(COMPOSITION_FILE)
+    decide = settle if target.suffix == ".toml" else make_plan
+    plan = decide(
         [outline(member) for member in members],
         strategy=record,
         rank=rank or (subject.rank if record.name == subject.strategy else None),
@@ -76,11 +80,10 @@ def stack(
     if dry_run:
         _rehearse(members, plan, say)
         return
-    target = out or Path(COMPOSITION_FILE)
-    if target.suffix == ".toml":
-        _write_file(members, plan, target, say, overwrite=overwrite)
-    else:
+    if isinstance(plan, Plan) and target.suffix != ".toml":
         _merge(members, plan, target, say, overwrite=overwrite)
+    else:
+        _write_file(members, plan, target, say, overwrite=overwrite)
 
 
 def _subject(
@@ -125,9 +128,16 @@ def _check_base(
         check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
 
 
-def _rehearse(members: Sequence[Member], plan: Plan, out: Output) -> None:
+def _rehearse(members: Sequence[Member], plan: Arrangement, out: Output) -> None:
+    from adapterhub.compose.plan import Plan
     from adapterhub.compose.report import overlap
 
+    if not isinstance(plan, Plan):
+        out.data({"strategy": plan.strategy.name, "members": _members_json(members)})
+        out.line(f"{len(members)} adapters, one base")
+        out.line(f"plan      {plan}: what cannot be merged")
+        out.next("drop --dry-run to write composition.toml")
+        return
     found = overlap(members, plan)
     out.data(
         {
@@ -162,17 +172,18 @@ def _tell(members: Sequence[Member], plan: Plan, found: Overlap, out: Output) ->
 
 
 def _write_file(
-    members: Sequence[Member], plan: Plan, target: Path, out: Output, *, overwrite: bool
+    members: Sequence[Member], plan: Arrangement, target: Path, out: Output, *, overwrite: bool
 ) -> None:
     from adapterhub.compose.pin import pin, write_pinned
+    from adapterhub.compose.plan import Plan
 
     path = write_pinned(target, pin(members, plan), overwrite=overwrite)
     out.data(
         {
             "file": str(path),
             "strategy": plan.strategy.name,
-            "rank": plan.rank,
-            "members": [{"ref": m.ref, "weight": m.weight, "sha256": m.sha256} for m in members],
+            "rank": plan.rank if isinstance(plan, Plan) else None,
+            "members": _members_json(members),
         }
     )
     out.line(f"{path}   {plan}")
@@ -195,6 +206,10 @@ def _merge(
         f"{merged.seconds:.2f} s"
     )
     out.next(f"adapterhub push {merged.folder} USER/{merged.folder.name}")
+
+
+def _members_json(members: Sequence[Member]) -> list[dict[str, object]]:
+    return [{"ref": m.ref, "weight": m.weight, "sha256": m.sha256} for m in members]
 
 
 def _merged_json(merged: Merged) -> dict[str, object]:

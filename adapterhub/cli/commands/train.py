@@ -2,67 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output, megabytes
-from adapterhub.domain.recipe import SCHEDULES, Recipe
-from adapterhub.errors import InterruptedRunError, TerminatedRunError, TrainingError, UsageError
+from adapterhub.cli.rate_search import RateFound, leave_beside, search_rate
+from adapterhub.cli.train_options import on_the_line, recipe_of, recipe_options, refuse_beside
+from adapterhub.domain.recipe import Recipe
+from adapterhub.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
-    from adapterhub.train.loop import Step
+    from adapterhub.train.loop import Outcome, Step
     from adapterhub.train.run import Trained
 
 # What a recipe file says nothing of.
-_BESIDE_A_RECIPE = ("recipe_file", "out", "device", "overwrite", "as_json")
-_STOPS = {"interrupted": InterruptedRunError, "terminated": TerminatedRunError}
+_BESIDE_A_RECIPE = (
+    "recipe_file", "out", "device", "overwrite", "restart", "find_lr", "find_lr_only", "log",
+    "as_json",
+)  # fmt: skip
+_LOGS = ("tensorboard", "trackio")
 
 
 @click.command(short_help="Train an adapter on a frozen base.")
 @click.argument(
     "recipe_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--base", "base_name", metavar="NAME", help="The base to train on.")
-@click.option("--data", metavar="FILE|TASK", help="JSON lines, or the name of a task.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
-@click.option("--method", default="lora", show_default=True, help="`adapterhub methods`.")
-@click.option("--trainer", default="sft", show_default=True, help="What is minimised.")
-@click.option("--rank", type=int, default=8, show_default=True, help="The size of the adapter.")
-@click.option("--alpha", type=float, help="Default: twice the rank.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Of its input.")
-@click.option(
-    "--targets", default="all-linear", show_default=True, help="Also attention, mlp or names."
-)
-@click.option("--steps", type=int, default=100, show_default=True, help="Optimizer steps.")
-@click.option("--batch-size", type=int, default=8, show_default=True, help="Rows a step.")
-@click.option("--accumulate", type=int, default=1, show_default=True, help="Parts of a batch.")
-@click.option(
-    "--lr", type=float, default=1e-3, show_default=True, help="The highest learning rate."
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(SCHEDULES),
-    default="cosine",
-    show_default=True,
-    help="Of the rate.",
-)
-@click.option("--max-length", type=int, default=2048, show_default=True, help="Tokens in a row.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
+@recipe_options
 @click.option("--overwrite", is_flag=True, help="Replace the folder once the new one is whole.")
+@click.option("--restart", is_flag=True, help="Begin anew, whatever a stopped run has left.")
+@click.option("--find-lr", is_flag=True, help="Find the rate first, by many short runs.")
+@click.option("--find-lr-only", is_flag=True, help="Find the rate, and train nothing with it.")
+@click.option("--log", type=click.Choice(_LOGS), help="Where each step's figures go as well.")
 @device_option
 @json_option
 def train(
     recipe_file: Path | None,
-    base_name: str | None,
-    data: str | None,
     out: Path,
     device: str | None,
+    log: str | None,
     *,
     overwrite: bool,
+    restart: bool,
+    find_lr: bool,
+    find_lr_only: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -70,84 +58,144 @@ def train(
 
     Rows are {"messages": [...]}, the last one the answer, or {"prompt": ..., "completion": ...}.
     A RECIPE_FILE, as each run writes one, repeats that run and takes the place of the options.
-    Ctrl-C keeps the adapter as of its last step.
+    A run that is stopped keeps a checkpoint beside OUT, and the same command goes on from there.
     """
     say = Output(as_json=as_json)
-    recipe = _recipe(recipe_file, base_name, data, settings)
+    recipe = _recipe(recipe_file, settings, say)
+    if log is not None:
+        from adapterhub.train.log import check_logger
+
+        check_logger(log)
+    found = None
+    if find_lr or find_lr_only:
+        found = search_rate(
+            recipe,
+            out,
+            start=recipe.learning_rate if recipe_file or on_the_line("lr") else None,
+            device=device,
+            overwrite=overwrite,
+            restart=restart,
+            keep=not find_lr_only,
+            say=say,
+        )
+        if find_lr_only:
+            leave_beside(found, out, say, recipe_file=recipe_file)
+            return
+    with _recorded(log, out, found.recipe if found else recipe, say) as record:
+        trained = _train(
+            recipe,
+            out,
+            found,
+            device=device,
+            overwrite=overwrite,
+            restart=restart,
+            record=record,
+            say=say,
+        )
+    say.data(_json(trained) | ({"find_lr": found.document} if found else {}))
+    _show(trained, say)
+    _diverged(trained)
+    say.next(f"adapterhub push {out} USER/{out.name}")
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    found: RateFound | None,
+    *,
+    device: str | None,
+    overwrite: bool,
+    restart: bool,
+    record: Callable[[Step], None],
+    say: Output,
+) -> Trained:
     from adapterhub.train.run import train_adapter
 
     with say.progress(unit="steps") as bar:
         line = bar.add_task("training", total=recipe.steps, note="")
 
         def on_step(step: Step) -> None:
-            rate = step.tokens / step.seconds
-            note = f"loss {step.loss:.3f} · {rate:.0f} tok/s"
-            bar.update(line, completed=step.number, note=note)
+            bar.update(line, completed=step.number, note=_note(step))
+            record(step)
 
-        trained = train_adapter(
-            recipe, out, device=device, overwrite=overwrite, on_step=on_step, say=say.say
+        return train_adapter(
+            found.recipe if found else recipe,
+            out,
+            device=device,
+            overwrite=overwrite,
+            # A search has made room already, and left its result there.
+            restart=restart and found is None,
+            files=found.files if found else {},
+            on_step=on_step,
+            say=say.say,
+            base=found.base if found else None,
         )
-    say.data(_json(trained))
-    _show(trained, say)
-    _stopped_early(trained)
-    say.next(f"adapterhub push {out} USER/{out.name}")
 
 
-def _recipe(
-    file: Path | None, base: str | None, data: str | None, settings: dict[str, Any]
-) -> Recipe:
+@contextmanager
+def _recorded(
+    log: str | None, out: Path, recipe: Recipe, say: Output
+) -> Iterator[Callable[[Step], None]]:
+    """What is to be told each step, so that --log has it."""
+    if log is None:
+        yield lambda _: None
+        return
+    from adapterhub.train.log import open_logger
+    from adapterhub.train.save import published
+
+    with open_logger(log, out=out, settings=published(recipe)) as logger:
+        say.say(f"logging to {logger.place}")
+        yield logger.step
+
+
+def _recipe(file: Path | None, settings: dict[str, Any], say: Output) -> Recipe:
     if file is not None:
-        _refuse_options_beside(file)
+        refuse_beside(file, allowed=_BESIDE_A_RECIPE)
         from adapterhub.formats.recipe_file import decode_recipe
         from adapterhub.hub.files import disk
 
         with disk("read", file):
             return decode_recipe(file.read_bytes(), name=file.name)
-    if base is None or data is None:
-        missing = "--base" if base is None else "--data"
-        raise UsageError(
-            f"training needs {missing}",
-            hint="adapterhub train --base NAME --data FILE.jsonl -o DIR",
-        )
-    options = {key: settings.pop(key) for key in ("rank", "alpha", "dropout", "targets")}
-    return Recipe(
-        base=base,
-        data=data,
-        options={key: value for key, value in options.items() if value is not None},
-        learning_rate=settings.pop("lr"),
-        **settings,
-    )
-
-
-def _refuse_options_beside(file: Path) -> None:
-    """A recipe holds every setting, so an option given with it would be dropped in silence."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in _BESIDE_A_RECIPE:
+    for name, option in (("base_name", "--base"), ("data", "--data")):
+        if settings[name] is None:
             raise UsageError(
-                f"{parameter.opts[0]} does not go with {file}, which says it already",
-                hint=f"change it in {file}, or give options alone",
+                f"training needs {option}",
+                hint="adapterhub train --base NAME --data FILE.jsonl -o DIR",
             )
+    from adapterhub.plugin.catalog import catalog
+
+    return recipe_of(settings, catalog().methods[settings["method"]], say=say.say)
+
+
+def _note(step: Step) -> str:
+    held_out = "" if step.eval_loss is None else f" · held out {step.eval_loss:.3f}"
+    return f"loss {step.loss:.3f}{held_out} · {step.tokens / step.seconds:.0f} tok/s"
 
 
 def _json(trained: Trained) -> dict[str, Any]:
-    steps = trained.outcome.steps
+    outcome = trained.outcome
+    steps = outcome.steps
     return {
         "folder": str(trained.folder),
         "parameters": trained.parameters,
         "steps": len(steps),
-        "stopped": trained.outcome.stopped,
+        "stopped": outcome.stopped,
+        "kept": outcome.kept,
+        "resumed": outcome.resumed,
         "loss": [step.loss for step in steps],
+        "eval_loss": {s.number: s.eval_loss for s in steps if s.eval_loss is not None},
         "tokens": steps[-1].tokens if steps else 0,
+        "padding": outcome.padding,
+        "optimizer": outcome.optimizer,
+        "accumulate": outcome.accumulate,
         "seconds": steps[-1].seconds if steps else 0.0,
         "data_sha256": trained.manifest.data_sha256,
     }
 
 
 def _show(trained: Trained, out: Output) -> None:
-    steps = trained.outcome.steps
+    outcome = trained.outcome
+    steps = outcome.steps
     last = steps[-1]
     size = sum(file.stat().st_size for file in trained.folder.iterdir())
     out.line(
@@ -156,23 +204,29 @@ def _show(trained: Trained, out: Output) -> None:
     )
     out.line(
         f"  loss     {steps[0].loss:.3f} -> {last.loss:.3f} in {len(steps)} steps, "
-        f"{last.seconds:.0f} s, {last.tokens / last.seconds:.0f} tok/s · {trained.folder}/loss.png"
+        f"{last.seconds:.0f} s, {last.tokens / last.seconds:.0f} tok/s, "
+        f"{outcome.padding:.0%} padding · {trained.folder}/loss.png"
+    )
+    _show_evaluation(outcome, out)
+
+
+def _show_evaluation(outcome: Outcome, out: Output) -> None:
+    taken = [(s.number, s.eval_loss) for s in outcome.steps if s.eval_loss is not None]
+    if not taken:
+        return
+    best, loss = min(taken, key=lambda pair: pair[1])
+    why = ", which has stopped falling" if outcome.stopped == "early" else ""
+    out.line(
+        f"  held out {taken[0][1]:.3f} -> {taken[-1][1]:.3f}{why}; lowest {loss:.3f} at step "
+        f"{best} · kept: step {outcome.kept}"
     )
 
 
-def _stopped_early(trained: Trained) -> None:
+def _diverged(trained: Trained) -> None:
     """What was good is on disk by now; the exit code still says that the run is not finished."""
-    done = len(trained.outcome.steps)
     if trained.outcome.stopped == "diverged":
         raise TrainingError(
-            f"the loss stopped being finite; {trained.folder} holds the adapter of step {done}, "
-            "the last with a finite loss after it",
+            f"the loss stopped being finite or exploded; {trained.folder} holds the adapter of "
+            f"step {trained.outcome.kept}, the last that was good",
             hint="lower --lr",
-        )
-    kind = _STOPS.get(trained.outcome.stopped)
-    if kind is not None:
-        raise kind(
-            f"{trained.outcome.stopped} after {done} steps; {trained.folder} holds the adapter "
-            "as of then",
-            hint="run the same command with --overwrite to train it to the end",
         )

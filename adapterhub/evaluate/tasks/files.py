@@ -6,6 +6,7 @@ Knows no plugin and no engine.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapterhub.domain.digest import digest_of
@@ -31,7 +32,7 @@ def file_task(path: Path, *, limit: int | None = None, seed: int = 0) -> TaskDat
         name=path.name,
         items=tuple(items),
         digest=items_digest(items),
-        max_new_tokens=_reply_limit(items),
+        max_new_tokens=reply_limit(items),
     )
 
 
@@ -50,7 +51,7 @@ def items_digest(items: list[Item]) -> str:
     )
 
 
-def _reply_limit(items: list[Item]) -> int:
+def reply_limit(items: Sequence[Item]) -> int:
     """Room for the longest answer: a token of a byte-level vocabulary is a byte at least."""
     longest = max(len(item.answer.encode()) for item in items)
     return min(LONGEST_REPLY, longest + 8)

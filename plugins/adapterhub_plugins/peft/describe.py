@@ -1,28 +1,35 @@
 """What a stored PEFT LoRA does to each module, as patches.
 
-Reads a config and named tensors only: it knows no base and loads no model, so it refuses whatever
-peft (0.21) would compute from the base's own weights.
+Reads a config and named tensors; DoRA alone asks a base for its weights. Refused is whatever else
+peft (0.21) would compute from them.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Affine
 from adapterhub.domain.patterns import value_for
+from adapterhub.domain.protocols import LoadedBase
+from adapterhub.domain.sites import Site
 from adapterhub.errors import CapabilityError, FormatError, MismatchError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# peft stores a DoRA magnitude under the first, and reads it under this too.
+OLD_MAGNITUDE = re.compile(r"(\.lora_magnitude_vector)\.weight$")
+_MAGNITUDE = "lora_magnitude_vector"
 _PARTS = ("lora_A.weight", "lora_B.weight", "lora_B.bias")
+_DORA = "DoRA, which rescales the base's own weights"
 
 # Config keys that, when set, make the effect something else than scaling * B A.
 _VARIANTS = {
-    "use_dora": "DoRA, which rescales the base's own weights",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "BD-LoRA",
     "kasa_config": "KaSA",
@@ -39,16 +46,20 @@ _BASE_CHANGING_STARTS = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 def lora_patches(
-    config: Mapping[str, Any], state: Mapping[str, Tensor]
+    config: Mapping[str, Any], state: Mapping[str, Tensor], base: LoadedBase | None = None
 ) -> Iterator[tuple[str, Affine]]:
     """(module name, patch) in the order of the names; each tensor is read when its turn comes.
 
     Raises CapabilityError for a variant that is not a sum of low-rank deltas, FormatError for a
     tensor that is no part of a LoRA, MismatchError when a shape contradicts the config.
     """
-    _refuse_variants(config)
-    for module, parts in sorted(_group(state).items()):
-        yield module, _patch(module, parts, config, state)
+    _refuse_variants(config, base)
+    dora = bool(config.get("use_dora"))
+    for module, parts in sorted(_group(state, dora=dora).items()):
+        patch = _patch(module, parts, config, state)
+        if base is not None and dora:
+            patch = _rescaled(module, patch, state[_magnitude(module, parts)], base)
+        yield module, patch
 
 
 def rank_of(module: str, config: Mapping[str, Any]) -> int:
@@ -63,8 +74,46 @@ def scaling_of(module: str, config: Mapping[str, Any]) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _refuse_variants(config: Mapping[str, Any]) -> None:
+def site_at(base: LoadedBase, module: str) -> Site:
+    """The linear layer that a DoRA or a PiSSA computes from. Raises CapabilityError elsewhere."""
+    site = base.sites("linear").get(module)
+    if site is None:
+        raise CapabilityError(
+            f"{module} is no linear layer inside the base's blocks, so neither dora nor pissa "
+            "is for it",
+            hint="leave it out of the targets",
+        )
+    return site
+
+
+def _rescaled(module: str, patch: Affine, magnitude: Tensor, base: LoadedBase) -> Affine:
+    """DoRA: y = m / ||W + s B A|| (W + s B A) x, by row and in float64."""
+    import torch
+
+    weight = site_at(base, module).weight().double()
+    A, B = patch.A.to(weight), patch.B.to(weight)
+    if weight.shape != (B.shape[0], A.shape[1]) or magnitude.shape != (len(B),):
+        raise MismatchError(
+            f"{module} is {tuple(weight.shape)} in this base, but the adapter's is "
+            f"{(B.shape[0], A.shape[1])} with {tuple(magnitude.shape)} magnitudes",
+            hint="the adapter was made for another base; `adapterhub show` names it",
+        )
+    scale = magnitude.to(weight) / torch.linalg.norm(weight + patch.scaling * (B @ A), dim=1)
+    return replace(patch, row_scale=scale)
+
+
+def _magnitude(module: str, parts: Mapping[str, str]) -> str:
+    if _MAGNITUDE not in parts:
+        raise FormatError(
+            f"{module} has no {_MAGNITUDE}", hint="the file is incomplete; save or pull it again"
+        )
+    return parts[_MAGNITUDE]
+
+
+def _refuse_variants(config: Mapping[str, Any], base: LoadedBase | None) -> None:
     found = next((what for key, what in _VARIANTS.items() if config.get(key)), None)
+    if config.get("use_dora") and base is None:
+        found = _DORA
     if found:
         raise CapabilityError(
             f"this adapter uses {found}: its effect is not a low-rank delta",
@@ -84,14 +133,16 @@ def refuse_base_changing_start(config: Mapping[str, Any]) -> None:
         )
 
 
-def _group(state: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+def _group(state: Mapping[str, Tensor], *, dora: bool) -> dict[str, dict[str, str]]:
     """Module name -> part -> tensor name, from the names alone."""
+    known = (*_PARTS, _MAGNITUDE) if dora else _PARTS
     modules: dict[str, dict[str, str]] = {}
     for name in state:
-        part = next((part for part in _PARTS if name.endswith(f".{part}")), None)
+        plain = OLD_MAGNITUDE.sub(r"\1", name)
+        part = next((part for part in known if plain.endswith(f".{part}")), None)
         if part is None or not name.startswith(PEFT_PREFIX):
             raise _stranger(name)
-        modules.setdefault(name[len(PEFT_PREFIX) : -len(part) - 1], {})[part] = name
+        modules.setdefault(plain[len(PEFT_PREFIX) : -len(part) - 1], {})[part] = name
     return modules
 
 

@@ -6,19 +6,30 @@ several adapters answer together without peft's own combination arithmetic.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from adapterhub.domain.attached import check_state
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch
 from adapterhub.domain.protocols import LoadedBase
-from adapterhub.errors import CapabilityError, MismatchError, UsageError
-from adapterhub_plugins.peft.config import new_config, to_peft
-from adapterhub_plugins.peft.describe import lora_patches
+from adapterhub.errors import AdapterhubError, CapabilityError, UsageError
+from adapterhub_plugins.peft.config import check_reach, new_config, to_peft, widened
+from adapterhub_plugins.peft.describe import OLD_MAGNITUDE, lora_patches, site_at
+from adapterhub_plugins.peft.layers import inject, layers_of, remove, take_part
+from adapterhub_plugins.peft.starts import orthogonal, principal
+from adapterhub_plugins.peft.variants import Dora, Pissa, row_norms
 
-_PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
+_PARTS = {
+    "lora_A": ".lora_A.weight",
+    "lora_B": ".lora_B.weight",
+    "lora_embedding_A": ".lora_embedding_A",
+    "lora_embedding_B": ".lora_embedding_B",
+    "lora_magnitude_vector": ".lora_magnitude_vector",
+}
+# Starts that a state overwrites, so that peft need not compute them; on a quantized base it cannot.
+_OVERWRITTEN = ("orthogonal", "gaussian", "eva")
 
 
 class Lora:
@@ -38,13 +49,22 @@ class Lora:
     ) -> AttachedLora:
         if slot in getattr(base.model, "peft_config", {}):
             raise UsageError(f"the slot {slot!r} is taken", hint="detach it first")
-        _inject(base.model, slot, to_peft(config), seed=seed)
-        attached = AttachedLora(base.model, slot, config)
+        start = config.get("init_lora_weights", True)
+        fresh = state is None
+        ours = start in (("orthogonal", "pissa") if fresh else _OVERWRITTEN)
+        plain = {**config, "init_lora_weights": True} if ours else dict(config)
+        inject(base.model, slot, to_peft(plain), seed=seed)
         try:
+            if fresh and start == "pissa":
+                attached: AttachedLora = AttachedPissa(base, slot, plain)
+            else:
+                attached = AttachedLora(base, slot, plain)
             if state is not None:
                 attached.fill(state)
-        except MismatchError:
-            attached.detach()
+            else:
+                attached.start(start, seed=seed)
+        except AdapterhubError:
+            remove(base.model, slot)
             raise
         attached.deactivate()
         return attached
@@ -55,140 +75,141 @@ class Lora:
         state: Mapping[str, Any],
         base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
-        return lora_patches(config, state)
+        return lora_patches(config, state, base)
 
 
 class AttachedLora:
-    """One LoRA in one slot of a model."""
+    """One LoRA in one slot of a base."""
 
-    def __init__(self, model: Any, slot: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, base: LoadedBase, slot: str, config: Mapping[str, Any]) -> None:
         import torch
 
         self.slot = slot
         self.config = config
-        self._model = model
-        self._layers = dict(_lora_layers(model, slot))
+        self._base = base
+        self._layers = dict(layers_of(base.model, slot))
         self._scaling = {name: layer.scaling[slot] for name, layer in self._layers.items()}
-        for tensor in self.parameters().values():
+        self._dora = bool(config.get("use_dora"))
+        for tensor in self._tensors().values():
             # Small updates vanish in bfloat16, so adapters are float32 whatever the base is.
             tensor.data = tensor.data.to(torch.float32)
+            tensor.requires_grad_(requires_grad=False)
+        if self._dora:
+            for name, layer in self._layers.items():
+                layer.lora_variant[slot] = Dora(site_at(base, name), base)
 
     def parameters(self) -> Mapping[str, Any]:
         """Stored name -> parameter, as PEFT names them: base_model.model.<module>.lora_A.weight."""
-        found = {}
-        for name, layer in self._layers.items():
-            for part in _PARTS:
-                holder = getattr(layer, part, None)
-                if holder is None or self.slot not in holder:
-                    continue
-                entry = holder[self.slot]
-                weight = getattr(entry, "weight", entry)
-                suffix = f".{part}" if "embedding" in part else f".{part}.weight"
-                found[f"{PEFT_PREFIX}{name}{suffix}"] = weight
-        return found
+        return self._tensors()
 
     def state(self) -> dict[str, Any]:
-        return {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in self.parameters().items()
-        }
+        return {name: _stored(tensor) for name, tensor in self.parameters().items()}
+
+    def start(self, start: str | bool, *, seed: int) -> None:
+        """Where a fresh adapter starts, beyond what peft has done."""
+        import torch
+
+        check_reach(self.config, self._layers)
+        make = torch.Generator().manual_seed(seed)
+        for name, layer in self._layers.items():
+            A, B = (part[self.slot].weight for part in (layer.lora_A, layer.lora_B))
+            if start == "orthogonal":
+                shape = (B.shape[0], A.shape[1])
+                for factor, value in zip((A, B), orthogonal(shape, rank=len(A), make=make),
+                                         strict=True):  # fmt: skip
+                    factor.data.copy_(value)
+            if self._dora:
+                # peft took it in the base's dtype, in which it would be no identity.
+                weight = site_at(self._base, name).weight()
+                magnitude = layer.lora_magnitude_vector[self.slot].weight
+                magnitude.data.copy_(row_norms(weight, A, B, self._scaling[name]))
 
     def fill(self, state: Mapping[str, Any]) -> None:
         """Copy stored tensors in. Raises MismatchError unless names and shapes agree both ways."""
         import torch
 
-        parameters = self.parameters()
-        _check_names(stored=set(state), expected=set(parameters))
-        for name, tensor in parameters.items():
-            if tuple(state[name].shape) != tuple(tensor.shape):
-                raise MismatchError(
-                    f"{name} has shape {tuple(state[name].shape)}, "
-                    f"but this base takes {tuple(tensor.shape)}",
-                    hint="the adapter was made for another base; `adapterhub show` names it",
-                )
-            with torch.no_grad():
-                tensor.copy_(state[name])
+        stored = {OLD_MAGNITUDE.sub(r"\1", name): tensor for name, tensor in state.items()}
+        parameters = self._tensors()
+        check_state(stored, {name: tuple(tensor.shape) for name, tensor in parameters.items()})
+        with torch.no_grad():
+            for name, tensor in parameters.items():
+                tensor.copy_(stored[name])
 
     def activate(self, weight: float | Sequence[float] = 1.0) -> None:
-        if isinstance(weight, Sequence):
+        if self._dora and (isinstance(weight, Sequence) or weight != 1):
             raise CapabilityError(
-                "lora gives no row of a batch its own weight", hint="run the rows apart"
+                "a DoRA adapter rescales the base's rows, so no weight but 1 means anything to it",
+                hint="use it with weight 1, or train one without dora",
             )
+        factor = self._rows(weight) if isinstance(weight, Sequence) else weight
         for name, layer in self._layers.items():
-            layer.scaling[self.slot] = self._scaling[name] * weight
-            active = [slot for slot in layer.active_adapters if slot != self.slot]
-            layer.set_adapter([*active, self.slot], inference_mode=True)
+            layer.scaling[self.slot] = self._scaling[name] * factor
+            take_part(layer, [*self._others(layer), self.slot])
 
     def deactivate(self) -> None:
         for name, layer in self._layers.items():
             layer.scaling[self.slot] = self._scaling[name]
-            active = [slot for slot in layer.active_adapters if slot != self.slot]
-            layer.set_adapter(active, inference_mode=True)
+            take_part(layer, self._others(layer))
 
     def detach(self) -> None:
-        self.deactivate()
-        for name, layer in self._layers.items():
-            others = [slot for slot in layer.active_adapters if slot != self.slot]
-            layer.delete_adapter(self.slot)
-            if layer.r:
-                # Deleting makes peft activate another slot of its choice; ours stay as they were.
-                layer.set_adapter(others, inference_mode=True)
-            else:
-                parent, _, leaf = name.rpartition(".")
-                setattr(self._model.get_submodule(parent), leaf, layer.get_base_layer())
+        remove(self._base.model, self.slot)
         self._layers = {}
-        configs = getattr(self._model, "peft_config", None)
-        if configs is not None:  # a peft that failed to attach may have cleared it already
-            configs.pop(self.slot, None)
-            if not configs:
-                del self._model.peft_config
+
+    def _tensors(self) -> dict[str, Any]:
+        found = {}
+        for name, layer in self._layers.items():
+            for part, suffix in _PARTS.items():
+                holder = getattr(layer, part, None)
+                if holder is not None and self.slot in holder:
+                    entry = holder[self.slot]
+                    found[f"{PEFT_PREFIX}{name}{suffix}"] = getattr(entry, "weight", entry)
+        return found
+
+    def _others(self, layer: Any) -> list[str]:
+        return [slot for slot in layer.active_adapters if slot != self.slot]
+
+    def _rows(self, weights: Sequence[float]) -> Any:
+        """Scalings are multiplied with (rows, length, out)."""
+        tensor = next(iter(self._tensors().values())).detach()
+        return tensor.new_tensor(list(weights)).reshape(-1, 1, 1)
 
 
-def _inject(model: Any, slot: str, config: Any, *, seed: int) -> None:
-    """Raises MismatchError, with the model as it was, for layers that peft cannot wrap."""
-    import torch
-    from peft import inject_adapter_in_model
+class AttachedPissa(AttachedLora):
+    """A fresh PiSSA: what is trained starts at the principal part of the base's weights, and what
+    is stored is how far it has come from there, as a plain LoRA of twice the rank."""
 
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        # Several slots on one base are what slots are for.
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-        # GPT-2's layers are transposed until they are quantized; peft looks and corrects itself.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        torch.manual_seed(seed)
-        try:
-            inject_adapter_in_model(config, model, adapter_name=slot)
-        except ValueError as error:
-            AttachedLora(model, slot, {}).detach()
-            raise MismatchError(
-                f"the adapter does not fit this base: {str(error).splitlines()[0]}",
-                hint="it was made for another base; `adapterhub show` names it",
-            ) from error
+    def __init__(self, base: LoadedBase, slot: str, config: Mapping[str, Any]) -> None:
+        super().__init__(base, slot, config)
+        self.config = widened(config)
+        self._variants: dict[str, Pissa] = {}
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Under names of their own, since they are not stored as they are."""
+        return {
+            f"{PEFT_PREFIX}{name}.pissa{_PARTS[part]}": getattr(layer, part)[self.slot].weight
+            for name, layer in self._layers.items()
+            for part in ("lora_A", "lora_B")
+        }
+
+    def state(self) -> dict[str, Any]:
+        stored = {}
+        for name, layer in self._layers.items():
+            trained = (layer.lora_A[self.slot].weight, layer.lora_B[self.slot].weight)
+            factors = self._variants[name].factors(*trained)
+            for part, tensor in zip(("lora_A", "lora_B"), factors, strict=True):
+                stored[f"{PEFT_PREFIX}{name}{_PARTS[part]}"] = _stored(tensor)
+        return stored
+
+    def start(self, start: str | bool, *, seed: int) -> None:
+        check_reach(self.config, self._layers)
+        for name, layer in self._layers.items():
+            A, B = (part[self.slot].weight for part in (layer.lora_A, layer.lora_B))
+            weight = site_at(self._base, name).weight()
+            A0, B0 = principal(weight, rank=len(A), scaling=self._scaling[name])
+            A.data.copy_(A0)
+            B.data.copy_(B0)
+            self._variants[name] = layer.lora_variant[self.slot] = Pissa(A0, B0)
 
 
-def _lora_layers(model: Any, slot: str) -> Iterator[tuple[str, Any]]:
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and slot in module.r:
-            yield name, module
-
-
-def _check_names(*, stored: set[str], expected: set[str]) -> None:
-    missing, extra = sorted(expected - stored), sorted(stored - expected)
-    if not expected & stored:
-        raise MismatchError(
-            f"none of the adapter's {len(stored)} tensors belongs to a layer of this base "
-            f"(its first is {extra[0] if extra else 'missing'})",
-            hint="the adapter was made for another base or saved under another prefix",
-        )
-    if missing:
-        raise MismatchError(
-            f"the file lacks {len(missing)} of {len(expected)} tensors that its config calls for, "
-            f"first {missing[0]}",
-            hint="the file was cut or its config edited; pull it again or ask its author",
-        )
-    if extra:
-        raise MismatchError(
-            f"the file holds {len(extra)} tensors that its config does not use, first {extra[0]}",
-            hint="loading it would ignore them; ask its author which of the two is right",
-        )
+def _stored(tensor: Any) -> Any:
+    return tensor.detach().cpu().contiguous().clone()

@@ -1,4 +1,5 @@
-"""Ways to combine adapters: `linear` and `svd`, both on the deltas, neither mixing A with B."""
+"""Ways to combine adapters: `linear` and `svd` on the deltas, neither mixing A with B, and
+`sequential`, in which one adapter feeds the next."""
 
 from __future__ import annotations
 
@@ -23,5 +24,12 @@ def adapterhub_strategies() -> Sequence[Strategy]:
             target="adapterhub_plugins.strategies.combine:svd",
             reference="Eckart-Young, by QR of the stacked factors",
             exact=False,
+        ),
+        Strategy(
+            name="sequential",
+            summary="each adapter changes what those before it made; attached only",
+            target="adapterhub_plugins.strategies.combine:sequential",
+            reference="the Stack of AdapterHub, arXiv 2005.00052",
+            exact=True,
         ),
     ]

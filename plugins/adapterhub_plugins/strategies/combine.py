@@ -58,6 +58,14 @@ def svd(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None
     return Affine(A=A.to(dtype), B=B.to(dtype))
 
 
+def sequential(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
+    """Raises CapabilityError: what one adapter makes of another's work is no patch of the base."""
+    raise CapabilityError(
+        "sequential exists attached only: what feeds the next adapter is no sum of deltas",
+        hint="write it down instead: adapterhub stack A B --strategy sequential",
+    )
+
+
 def _stacked(patches: Sequence[Affine], weights: Sequence[float], *, dtype: torch.dtype) -> Affine:
     import torch
 

@@ -229,10 +229,11 @@ def test_what_cannot_be_added_is_refused_naming_adapter_and_module(
     adapter: Callable[..., Member],
 ) -> None:
     bias = {f"base_model.model.{Q}.lora_B.bias": torch.ones(24)}
-    with pytest.raises(CapabilityError, match=rf"odd has a bias at {Q}"):
-        outline(adapter("odd", tensors=bias, extra={"lora_bias": True}))
-    with pytest.raises(CapabilityError, match=r"^wide: .*DoRA"):
-        outline(adapter("wide", extra={"use_dora": True}))
+    odd = adapter("odd", tensors=bias, extra={"lora_bias": True})
+    wide = adapter("wide", extra={"use_dora": True})
+    for member, fact in ((odd, f"has a bias at {Q}"), (wide, "DoRA")):
+        with pytest.raises(CapabilityError, match=rf"^{member.ref}, a lora adapter, .*{fact}"):
+            make_plan([outline(member)], strategy=catalog().strategies["linear"])
     stray = {"base_model.model.lm_head.lora_C.weight": torch.ones(2, 2)}
     with pytest.raises(FormatError, match=r"^stray: .*lora_C"):
         outline(adapter("stray", tensors=stray))

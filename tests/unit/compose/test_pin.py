@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ pytest.importorskip("torch")
 
 from adapterhub.compose.members import Member, open_member, outline
 from adapterhub.compose.pin import pin, reopen, write_pinned
-from adapterhub.compose.plan import make_plan
+from adapterhub.compose.plan import arrange, make_plan
 
 pytestmark = pytest.mark.models
 
@@ -72,6 +73,32 @@ def test_a_composition_file_is_not_overwritten_unasked(
         write_pinned(path, replace(pinned, strategy="svd"))
     write_pinned(path, replace(pinned, strategy="svd"), overwrite=True)
     assert decode_composition(path.read_bytes()).strategy == "svd"
+
+
+def designed(folder: Path, system: str) -> Path:
+    config = {"method": "prompt_design", "base_model_name_or_path": "acme/tiny", "system": system}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_adapter_without_tensors_is_pinned_by_its_config(
+    adapter: Callable[..., Member], tmp_path: Path
+) -> None:
+    folder = designed(tmp_path / "acme" / "words", "One.")
+    members = [adapter("acme/a"), open_member("acme/words", read_folder(folder))]
+    assert members[1].sha256 == members[1].config_sha256
+    plan = arrange([outline(m) for m in members], strategy=catalog().strategies["linear"])
+    path = write_pinned(tmp_path, pin(members, plan))
+    pinned = decode_composition(path.read_bytes())
+
+    def find(term: PinnedTerm) -> AdapterFolder:
+        return read_folder(tmp_path / term.ref)
+
+    assert list(reopen(pinned, find)) == members
+    designed(folder, "Two.")
+    with pytest.raises(IntegrityError, match="acme/words is not the adapter that was pinned"):
+        reopen(pinned, find)
 
 
 def test_an_adapter_without_weights_cannot_take_part(adapter: Callable[..., Member]) -> None:

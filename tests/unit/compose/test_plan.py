@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from adapterhub.compose.outline import Outline, Site
-from adapterhub.compose.plan import make_plan
+from adapterhub.compose.plan import Arrangement, Plan, arrange, make_plan, settle
 from adapterhub.domain.base import Fingerprint
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
@@ -17,6 +17,9 @@ from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 
 LINEAR = Strategy(name="linear", summary="", target="nowhere:linear", reference="", exact=True)
+SEQUENTIAL = Strategy(
+    name="sequential", summary="", target="nowhere:sequential", reference="", exact=True
+)
 SVD = Strategy(name="svd", summary="", target="nowhere:svd", reference="", exact=False)
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 QKV = "model.layers.0.self_attn.qkv_proj"
@@ -147,6 +150,58 @@ def test_a_method_that_does_not_stack_is_refused_by_name() -> None:
     prompt = replace(TWO, ref="acme/prompt", method="prompt_tuning", stackable=False)
     with pytest.raises(CapabilityError, match="acme/prompt is a prompt_tuning adapter"):
         make_plan([ONE, prompt], strategy=LINEAR)
+
+
+PROMPT = replace(
+    TWO, ref="acme/prompt", method="prompt_design", sites={}, unmergeable="it has a prompt"
+)
+
+
+def test_what_is_more_than_deltas_is_not_merged_naming_adapter_method_and_reason() -> None:
+    fact = "acme/prompt, a prompt_design adapter, cannot be merged: it has a prompt"
+    with pytest.raises(CapabilityError, match=fact):
+        make_plan([ONE, PROMPT], strategy=LINEAR)
+
+
+def test_what_is_more_than_deltas_is_attached_beside_others() -> None:
+    found = arrange([ONE, PROMPT], strategy=LINEAR)
+    assert [term.ref for term in found.terms] == ["acme/one", "acme/prompt"]
+    assert str(found) == "linear, 0.5*acme/one + 0.5*acme/prompt, attached"
+
+
+def test_attaching_checks_bases_and_shapes_as_merging_does() -> None:
+    with pytest.raises(MismatchError, match="but acme/prompt for acme/other"):
+        arrange([ONE, replace(PROMPT, base=BaseRecord(id="acme/other"))], strategy=LINEAR)
+    with pytest.raises(MismatchError, match="acme/odd"):
+        arrange([ONE, PROMPT, outline("acme/odd", q=site(4, (24, 20)))], strategy=LINEAR)
+
+
+def test_a_sequence_is_attached_and_never_merged() -> None:
+    assert str(arrange([ONE, TWO], strategy=SEQUENTIAL)).startswith("sequential, 0.5*acme/one then")
+    with pytest.raises(CapabilityError, match="attached only"):
+        make_plan([ONE, TWO], strategy=SEQUENTIAL)
+
+
+@pytest.mark.parametrize(
+    ("other", "strategy", "kind"),
+    [
+        (TWO, LINEAR, Plan),
+        (TWO, SVD, Plan),
+        (TWO, SEQUENTIAL, Arrangement),
+        (PROMPT, LINEAR, Arrangement),
+    ],
+)
+def test_what_can_be_merged_is_planned_and_all_else_arranged(
+    other: Outline, strategy: Strategy, kind: type
+) -> None:
+    assert type(settle([ONE, other], strategy=strategy)) is kind
+
+
+def test_a_strategy_that_only_merges_takes_no_prompt() -> None:
+    with pytest.raises(CapabilityError, match="acme/prompt"):
+        settle([ONE, PROMPT], strategy=SVD)
+    with pytest.raises(CapabilityError, match="svd cannot be attached"):
+        arrange([ONE, TWO], strategy=SVD)
 
 
 def test_a_rank_for_an_exact_sum_is_refused_and_svd_pointed_at() -> None:

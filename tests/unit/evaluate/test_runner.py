@@ -130,6 +130,17 @@ def measure(
     return evaluate(engine or LookupEngine(), chosen, tasks or [task()])
 
 
+def test_adapters_feed_each_other_where_it_is_said() -> None:
+    engine = LookupEngine()
+    subjects = [("one", ONE), ("mix", MIX)]
+    evaluate(engine, subjects, [task()], sequential=["mix"])
+    assert {request.slots: request.sequential for request in engine.asked} == {
+        (): False,
+        ONE: False,
+        MIX: True,
+    }
+
+
 def test_an_adapter_that_helps_is_seen_to_help() -> None:
     found = measure("one")
     match, perplexity = found.rows

@@ -14,7 +14,9 @@ from adapterhub.domain.evaluation import Message
 from adapterhub.errors import DataError, UsageError
 from adapterhub.hub.folder import read_folder
 from adapterhub.models.loader import Base
+from adapterhub.runtime.attach import method_of
 from adapterhub.runtime.engine import Rack, ReferenceEngine, open_engine
+from adapterhub.testing.practice import shake
 from adapterhub.testing.tiny import CONTEXT, END, EOS, add_tiny_base
 
 pytestmark = pytest.mark.models
@@ -154,6 +156,63 @@ def test_a_detached_adapter_leaves_the_others_in_place(engine: ReferenceEngine) 
     assert engine.score([rate("2 + 2", "4", slots=TWO)])[0].logprobs == pytest.approx(two)
 
 
+def design(engine: ReferenceEngine, slot: str, **options: Any) -> None:
+    config = method_of("prompt_design").new_config(engine.base.spec, options)
+    engine.rack.attach_fresh(slot, "prompt_design", config, seed=0)
+
+
+def test_a_designed_prompt_is_said_before_the_conversation(engine: ReferenceEngine) -> None:
+    design(engine, "first", system="A", template="[{prompt}]")
+    design(engine, "second", examples=[{"prompt": "x", "completion": "y"}], template="<{prompt}>")
+    slots = (("first", 1.0), ("one", 1.0), ("second", 1.0))
+    by_hand = (
+        Message(role="system", content="A"),
+        Message(role="user", content="<x>"),
+        Message(role="assistant", content="y"),
+        Message(role="user", content="<[2 + 2]>"),
+    )
+    scores = engine.score(
+        [
+            rate("2 + 2", "4", slots=slots),
+            rate("2 + 2", "4", slots=ONE),
+            ScoreRequest(messages=by_hand, answer="4", slots=ONE),
+        ]
+    )
+    assert scores[0].logprobs == pytest.approx(scores[2].logprobs, abs=1e-5)
+    assert scores[0].logprobs != pytest.approx(scores[1].logprobs, abs=1e-2)
+    [made] = engine.generate([ask("2 + 2", slots=slots)])
+    [hand] = engine.generate([GenerateRequest(messages=by_hand, slots=ONE, max_new_tokens=12)])
+    assert (made.token_ids, made.prompt_tokens) == (hand.token_ids, hand.prompt_tokens)
+
+
+def test_designed_prompts_follow_the_order_of_their_slots(engine: ReferenceEngine) -> None:
+    design(engine, "a", template="a{prompt}")
+    design(engine, "b", template="b{prompt}")
+    for order, text in (("ab", "bax"), ("ba", "abx")):
+        slots = tuple((slot, 1.0) for slot in order)
+        assert engine.rack.rewritten(user("x"), slots) == user(text)
+
+
+def test_adapters_feed_each_other_where_a_request_says_so(base: Base) -> None:
+    """Bottlenecks behind one sublayer: in a sequence the second reads what the first has made."""
+    engine = open_engine(base)
+    for seed, slot in enumerate(("one", "two")):
+        method = method_of("bottleneck")
+        config = method.new_config(base.spec, {"reduction": 8})
+        shake(engine.rack.attach_fresh(slot, "bottleneck", config, seed=seed), seed=seed, size=0.3)
+    both = (*ONE, *TWO)
+    requests = [
+        rate("2 + 2", "4", slots=slots, sequential=sequential)
+        for slots in (both, both[::-1])
+        for sequential in (False, True)
+    ]
+    added, fed, added_back, fed_back = [s.logprobs for s in engine.score(requests)]
+    assert added == pytest.approx(added_back, abs=1e-4)
+    assert fed != pytest.approx(added, abs=1e-4)
+    assert fed != pytest.approx(fed_back, abs=1e-4)
+    assert engine.score([requests[0]])[0].logprobs == pytest.approx(added, abs=1e-6)
+
+
 # --- text -------------------------------------------------------------------------------------
 
 SPIDER = "여덟 개 🕷"
@@ -164,7 +223,6 @@ def fluent(home: Path) -> ReferenceEngine:
     """An engine whose slot `one` has learnt to answer everything in Korean, with a spider."""
     from adapterhub.domain.evaluation import Item
     from adapterhub.domain.recipe import Recipe
-    from adapterhub.runtime.attach import method_of
     from adapterhub.testing.practice import objective
     from adapterhub.train.loop import fit
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +28,7 @@ from adapterhub.formats.composition_file import encode_composition
 from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
-from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject
+from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject, slot_of
 from adapterhub.testing.plain import logits_of
 from tests.adapter_files import f32, lora_tensors, write_lora
 
@@ -271,16 +270,51 @@ def test_a_strategy_that_only_merges_is_not_attached(
 def test_a_weight_means_nothing_to_a_rescaled_base(
     base: Base, tmp_path: Path, stored: Callable[..., Path]
 ) -> None:
-    folder = stored("dora")
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
-    with pytest.raises(CapabilityError, match="DoRA"):
-        attach_subject(
-            Rack(base),
-            resolve_subject(
-                f"0.5*{folder}", Shelf(tmp_path).fetch, allow=frozenset({"missing-tensor"})
-            ),
-        )
+    folder = stored("dora", dora=True)
+    fetch, rack = Shelf(tmp_path).fetch, Rack(base)
+    with pytest.raises(CapabilityError, match=rf"0.5\*{folder}: .*DoRA"):
+        attach_subject(rack, resolve_subject(f"0.5*{folder}", fetch))
+    attach_subject(rack, resolve_subject(str(folder), fetch))
+
+
+def test_adapters_that_cannot_be_merged_are_attached_beside_others(
+    base: Base, tmp_path: Path, stored: Callable[..., Path]
+) -> None:
+    lora, dora = stored("lora", seed=1), stored("dora", dora=True)
+    subject = resolve_subject(f"{lora}+{dora}", Shelf(tmp_path).fetch)
+    rack = Rack(base)
+    slots = attach_subject(rack, subject)
+    bare = logits_of(base.model)
+    answers = []
+    for chosen in (slots[:1], slots[1:], slots):
+        rack.activate(chosen)
+        answers.append(logits_of(base.model))
+    assert all((answer - bare).abs().max() > 1e-3 for answer in answers)
+    assert (answers[2] - answers[0]).abs().max() > 1e-3
+    outlines = [outline(member) for member in subject.members]
+    with pytest.raises(CapabilityError, match=rf"{dora}, a lora adapter, cannot be merged: .*DoRA"):
+        make_plan(outlines, strategy=catalog().strategies["linear"])
+
+
+def test_a_sequence_keeps_the_order_it_was_written_in(shelf: Shelf, tmp_path: Path) -> None:
+    for order in (("a", "b"), ("b", "a")):
+        pinned = replace(pin(shelf, **dict.fromkeys(order, 1.0)), strategy="sequential")
+        (tmp_path / "line.toml").write_bytes(encode_composition(pinned))
+        subject = resolve_subject(str(tmp_path / "line.toml"), shelf.fetch)
+        assert subject.sequential
+        assert [member.ref for member in subject.members] == [f"acme/{name}" for name in order]
+        assert [slot for slot, _ in subject.slots] == [slot_of(m) for m in subject.members]
+
+
+def test_a_sequence_is_no_part_of_a_sum(shelf: Shelf) -> None:
+    folder = shelf.root / "acme" / "line"
+    folder.mkdir()
+    pinned = replace(pin(shelf, a=1.0, b=1.0), strategy="sequential")
+    (folder / "composition.toml").write_bytes(encode_composition(pinned))
+    with pytest.raises(CapabilityError, match="combined by sequential"):
+        resolve_subject("acme/c+acme/line", shelf.fetch)
+    with pytest.raises(CapabilityError, match="acme/line is a sequence"):
+        resolve_subject("0.5*acme/line", shelf.fetch)
 
 
 def test_a_home_relative_path_is_a_folder(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

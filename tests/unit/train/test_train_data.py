@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,13 @@ import pytest
 from adapterhub.domain.protocols import Example
 from adapterhub.errors import DataError, NotFoundError, UsageError
 from adapterhub.plugin.catalog import catalog
-from adapterhub.train.data import batches, check_lengths, collate, load_items
+from adapterhub.train.data import (
+    check_lengths,
+    collate,
+    collate_packed,
+    load_eval_items,
+    load_items,
+)
 
 pytestmark = pytest.mark.models
 
@@ -75,34 +80,22 @@ def test_an_unknown_task_is_refused() -> None:
         load_items("no-such-task", seed=0)
 
 
+def test_rows_to_evaluate_on_come_from_a_file_as_they_are(rows: Path) -> None:
+    assert load_eval_items(str(rows), seed=0) == load_items(str(rows), seed=0)
+
+
+def test_a_task_evaluates_on_what_it_never_trains_on() -> None:
+    task = next(iter(catalog().tasks)).record.name
+    trained = {item.messages for _, item in load_items(task, seed=0)[0]}
+    held_out = {item.messages for _, item in load_eval_items(task, seed=0)[0]}
+    assert held_out
+    assert not trained & held_out
+
+
 def test_a_row_is_never_cut() -> None:
     check_lengths(EXAMPLES, limit=4, name="rows.jsonl")
     with pytest.raises(DataError, match=r"rows\.jsonl line 0 has 4 tokens, the limit is 3"):
         check_lengths(EXAMPLES, limit=3, name="rows.jsonl")
-
-
-# --- batches ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 3, 5, 10, 25])
-def test_every_example_comes_once_an_epoch(size: int) -> None:
-    rows = (row for batch in batches(EXAMPLES, size=size, seed=0) for row in batch)
-    for _ in range(3):
-        epoch = list(islice(rows, len(EXAMPLES)))
-        assert sorted(row.line for row in epoch) == list(range(10))
-
-
-@pytest.mark.parametrize("size", [3, 25])
-def test_every_batch_is_full(size: int) -> None:
-    assert {len(batch) for batch in islice(batches(EXAMPLES, size=size, seed=0), 7)} == {size}
-
-
-def test_a_seed_decides_the_order() -> None:
-    def order(seed: int) -> list[list[Example]]:
-        return list(islice(batches(EXAMPLES, size=4, seed=seed), 6))
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
 
 
 # --- collating --------------------------------------------------------------------------------
@@ -119,3 +112,26 @@ def test_a_short_row_is_padded_on_the_left() -> None:
         "labels": [[-100, -100, -100, -100, 12], [-100, -100, 22, 23, 24]],
         "columns": [1, 2, 3],
     }
+
+
+def test_packed_rows_have_no_mask_and_count_their_positions_anew() -> None:
+    rows = (example(10, length=3), example(20, length=5), example(30, length=4))
+    batch = collate_packed(rows, limit=8, pad=0, device="cpu")
+    assert batch.pop("attention_mask") is None
+    assert [row.line for row in batch.pop("examples")] == [20, 30, 10]
+    assert {key: value.tolist() for key, value in batch.items()} == {
+        "input_ids": [[20, 21, 22, 23, 24, 0, 0], [30, 31, 32, 33, 10, 11, 12]],
+        "position_ids": [[0, 1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 0, 1, 2]],
+        "labels": [
+            [-100, -100, 22, 23, 24, -100, -100],
+            [-100, -100, 32, 33, -100, -100, 12],
+        ],
+        "columns": [1, 2, 3, 5],
+    }
+
+
+def test_the_labels_of_a_packed_batch_are_the_answers_of_its_examples_in_order() -> None:
+    batch = collate_packed(EXAMPLES, limit=9, pad=0, device="cpu")
+    counted = batch["labels"][batch["labels"] != -100].tolist()
+    answers = [token for row in batch["examples"] for token in row.ids[row.answer_start :]]
+    assert counted == answers

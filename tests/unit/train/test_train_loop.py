@@ -177,6 +177,26 @@ def test_what_is_not_finite_stops_the_run_at_its_last_good_step(
     assert sha_of(adapter) == seen[2] != seen[3]
 
 
+def test_a_loss_that_explodes_for_good_stops_the_run_at_its_last_good_step(base: Base) -> None:
+    adapter, seen = attach(base), [""]
+    outcome = run(
+        base,
+        adapter,
+        replace(RECIPE, steps=20),
+        loss=Altered(lambda loss: loss * 100, after=3),
+        on_step=lambda _: seen.append(sha_of(adapter)),
+    )
+    assert len(seen) == 1 + 3 + 4  # the fifth such loss is one too many
+    assert (outcome.stopped, len(outcome.steps), outcome.kept) == ("diverged", 2, 2)
+    assert sha_of(adapter) == seen[2]
+
+
+def test_a_rate_may_be_given_for_each_step(base: Base) -> None:
+    outcome = run(base, attach(base), rate=lambda number: 1e-4 * 2**number)
+    rates = [step.learning_rate for step in outcome.steps]
+    assert rates == [1e-4 * 2**number for number in range(RECIPE.steps)]
+
+
 def test_a_last_update_that_is_not_finite_is_taken_back(base: Base) -> None:
     adapter, seen = attach(base), [""]
 

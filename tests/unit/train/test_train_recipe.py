@@ -66,6 +66,19 @@ def test_the_shortest_runs_have_a_rate(steps: int) -> None:
         {"weight_decay": -0.1},
         {"weight_decay": float("inf")},
         {"max_length": 1},
+        {"lr_ratio": 0.0},
+        {"lr_ratio": float("inf")},
+        {"eval_every": -1, "eval_data": "e"},
+        {"patience": -1},
+        {"checkpoint_every": -1},
+        {"optimizer": "sgd"},
+        {"precision": "fp8"},
+        {"batching": "sorted"},
+        {"keep": "first"},
+        {"eval_every": 5},
+        {"eval_data": "others.jsonl"},
+        {"patience": 3},
+        {"keep": "best"},
     ],
     ids=str,
 )
@@ -76,4 +89,14 @@ def test_a_number_that_no_run_can_have_is_refused(change: dict[str, Any]) -> Non
 
 def test_a_recipe_survives_its_file() -> None:
     recipe = replace(RECIPE, options={"rank": 4, "targets": "attention", "rslora": True}, seed=7)
+    assert decode_recipe(encode_recipe(recipe)) == recipe
+
+
+def test_a_recipe_with_everything_survives_its_file() -> None:
+    recipe = replace(
+        RECIPE, trainer="distill", trainer_options={"temperature": 2.0}, teacher="a/b+0.5*c/d",
+        teacher_base="big", eval_data="others.jsonl", eval_every=5, patience=2, keep="best",
+        checkpoint_every=10, optimizer="adamw8bit", precision="bf16", batching="packed",
+        checkpointing=True, lr_ratio=16.0,
+    )  # fmt: skip
     assert decode_recipe(encode_recipe(recipe)) == recipe

@@ -12,6 +12,7 @@ import pytest
 from adapterhub.domain.digest import sha256_hex
 from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import (
+    CapabilityError,
     DataError,
     NotFoundError,
     StorageError,
@@ -28,6 +29,7 @@ from adapterhub.runtime.attach import Rack
 from adapterhub.testing.plain import base_bytes, logits_of
 from adapterhub.testing.tiny import add_tiny_base, temporary_home
 from adapterhub.train.run import Trained, train_adapter
+from adapterhub.train.save import published
 
 pytestmark = pytest.mark.models
 
@@ -118,18 +120,22 @@ def test_a_loaded_base_is_used_and_left_as_it_was(nf4: Base, rows: Path, tmp_pat
     assert sha_of(train_adapter(recipe_for(rows), tmp_path / "again")) == sha_of(given)
 
 
-def test_an_interrupted_run_is_saved_as_of_its_last_step(
+def test_a_run_that_diverges_is_saved_as_of_its_last_good_step(
     nf4: Base, rows: Path, tmp_path: Path
 ) -> None:
-    def stop(step: Any) -> None:
+    def spoil(step: Any) -> None:
         if step.number == 2:
-            raise KeyboardInterrupt
+            with torch.no_grad():
+                nf4.model.get_input_embeddings().weight[:] = float("nan")
 
-    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4, on_step=stop)
-    assert trained.outcome.stopped == "interrupted"
+    import torch
+
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4, on_step=spoil)
+    assert trained.outcome.stopped == "diverged"
     assert trained.manifest.recipe is not None
-    assert trained.manifest.recipe["steps_done"] == 2
+    assert trained.manifest.recipe["steps_done"] == 1
     assert list(verify_folder(trained.folder).problems) == []
+    assert not list(tmp_path.glob(".out*"))
 
 
 # --- refusals, before anything is loaded ------------------------------------------------------
@@ -186,7 +192,7 @@ def test_a_target_that_this_base_does_not_have_is_refused_and_leaves_it_alone(
 ) -> None:
     before = base_bytes(nf4.model)
     options = {"rank": 4, "targets": targets}
-    with pytest.raises(UsageError, match="no linear layer called") as caught:
+    with pytest.raises(UsageError, match="no layer called") as caught:
         train_adapter(recipe_for(rows, options=options), tmp_path / "out", base=nf4)
     assert (caught.value.hint or "").startswith(hint)
     assert base_bytes(nf4.model) == before
@@ -222,9 +228,73 @@ def test_a_run_that_diverges_at_once_leaves_nothing(nf4: Base, rows: Path, tmp_p
     assert not hasattr(nf4.model, "peft_config")
 
 
+@pytest.mark.parametrize(
+    ("text", "published_as"),
+    [
+        ("/home/me/one+0.5*./two", "one+0.5*two"),
+        ("~/adapters/one", "one"),
+        ("me/one@main+team:them/two", "me/one@main+team:them/two"),
+    ],
+)
+def test_where_the_teacher_lay_is_not_published(text: str, published_as: str) -> None:
+    recipe = Recipe(base="b", data="d", teacher=text, trainer_options={"cache": "/tmp/x/cache"})
+    table = published(recipe)
+    assert (table["teacher"], table["trainer_options"]) == (published_as, {"cache": "cache"})
+
+
 def test_the_data_may_move_afterwards(nf4: Base, rows: Path, tmp_path: Path) -> None:
     trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
     shutil.move(rows, tmp_path / "moved.jsonl")
     again = train_adapter(recipe_for(tmp_path / "moved.jsonl"), tmp_path / "again", base=nf4)
     assert sha_of(again) == sha_of(trained)
     assert again.manifest.data_sha256 == trained.manifest.data_sha256
+
+
+# --- every method -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning", "p_tuning"])
+def test_virtual_tokens_and_packed_rows_do_not_go_together(
+    method: str, nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_for(rows, method=method, options={}, batching="packed")
+    with pytest.raises(CapabilityError, match=f"{method} puts its tokens before a row"):
+        train_adapter(recipe, tmp_path / "out", base=nf4)
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "ia3", "ln_tuning"])
+@pytest.mark.parametrize("changes", [{"batching": "packed"}, {"checkpointing": True}], ids=str)
+def test_another_way_to_compute_gives_the_same_run(
+    method: str, changes: dict[str, Any], nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_for(rows, method=method, options={}, learning_rate=1e-3)
+    runs = [
+        train_adapter(made, tmp_path / str(number), base=nf4)
+        for number, made in enumerate((recipe, replace(recipe, **changes)))
+    ]
+    plain, other = ([step.loss for step in run.outcome.steps] for run in runs)
+    assert other == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_preset_is_stored_as_the_method_it_makes(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(rows, method="qlora")
+    trained = train_adapter(recipe, tmp_path / "out", base=nf4)
+    assert trained.manifest.method == "lora"
+    assert trained.manifest.base.scheme == nf4.spec.scheme
+    assert decode_recipe((trained.folder / "recipe.toml").read_bytes()).method == "qlora"
+    assert list(verify_folder(trained.folder).problems) == []
+
+
+def test_a_method_that_changes_the_weights_themselves_needs_them_whole(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CapabilityError, match="full does not work on a quantized base"):
+        train_adapter(recipe_for(rows, method="full", options={}), tmp_path / "out", base=nf4)
+
+
+def test_a_method_without_training_says_what_to_use_instead(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CapabilityError, match="prompt_design is not trained") as caught:
+        train_adapter(recipe_for(rows, method="prompt_design"), tmp_path / "out", base=nf4)
+    assert caught.value.hint == "use `adapterhub design`"

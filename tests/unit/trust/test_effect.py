@@ -94,6 +94,16 @@ def test_rounding_is_no_effect(relative: float, fine: bool) -> None:
             check_effect(effect, "acme/a")
 
 
+def test_the_effect_of_a_designed_prompt_is_measured(home: Path, tmp_path: Path) -> None:
+    base = add_tiny_base("llama", "nf4", home)
+    made = method_of("prompt_design").new_config(base.spec, {"system": "Answer in Korean."})
+    (tmp_path / "adapter_config.json").write_bytes(encode_config(made))
+    with temporary_home(home):
+        problems, facts = verify_attached(tmp_path, base.spec, device="cpu")
+    assert problems == []
+    assert facts["effect_relative"] > 0.01
+
+
 # --- a stored adapter on a base of this machine -----------------------------------------------
 
 

@@ -1,0 +1,114 @@
+"""One adapter whose whole effect is changes at sites and parameters of a base.
+
+Knows slots, weights and handles; what a change computes, and on which tensors, is its method's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from adapterhub.domain.protocols import LoadedBase
+from adapterhub.domain.sites import Handle
+from adapterhub.errors import CapabilityError, MismatchError, UsageError
+
+Shape = tuple[int, ...]
+
+
+class SiteAdapter(ABC):
+    """An `adapterhub.domain.protocols.AttachedAdapter`. Its changes are on the base only while it
+    is active, so that an inactive one costs nothing and the order of activation is that of the
+    effects where they feed each other.
+
+    `per_row` says whether `changes` takes a weight for each row (MIXED_BATCH).
+    """
+
+    method: ClassVar[str]
+    per_row: ClassVar[bool] = False
+
+    def __init__(self, base: LoadedBase, slot: str, config: Mapping[str, Any]) -> None:
+        """Raises UsageError for a slot that holds an adapter of this method."""
+        self._slots: set[str] = base.shared.setdefault(self.method, set())
+        if slot in self._slots:
+            raise UsageError(f"the slot {slot!r} is taken", hint="detach it first")
+        self._slots.add(slot)
+        self._handles: list[Handle] = []
+        self.base = base
+        self.slot = slot
+        self.config = config
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Any]:
+        """The trainable tensors by name, in the order they always have."""
+
+    @abstractmethod
+    def changes(self, weight: Any) -> Iterable[Handle]:
+        """Put the effect times `weight` on the base: a number or, with `per_row`, perhaps a tensor
+        (rows, 1, 1) for values of (rows, length, width)."""
+
+    def state(self) -> dict[str, Any]:
+        return {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in self.parameters().items()
+        }
+
+    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+        factor = self._rows(weight) if isinstance(weight, Sequence) else weight
+        self.deactivate()
+        self._handles = list(self.changes(factor))
+
+    def deactivate(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def detach(self) -> None:
+        self.deactivate()
+        self._slots.discard(self.slot)
+
+    def _rows(self, weights: Sequence[float]) -> Any:
+        if not self.per_row:
+            raise CapabilityError(
+                f"{self.method} gives no row of a batch its own weight", hint="run the rows apart"
+            )
+        tensor = next(iter(self.parameters().values())).detach()
+        return tensor.new_tensor(list(weights)).reshape(-1, 1, 1)
+
+
+def check_keys(method: str, config: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises MismatchError for a key that asks for something the method does not know."""
+    strange = sorted(key for key in config.keys() - set(known) if config[key])
+    if strange:
+        raise MismatchError(
+            f"{method} does not know {strange[0]!r} of this adapter's config, nor what it asks for",
+            hint="it was made by a newer release or another tool; ask its author for one without",
+        )
+
+
+def check_state(stored: Mapping[str, Any], expected: Mapping[str, Shape]) -> None:
+    """Raises MismatchError unless names and shapes of the stored tensors agree both ways."""
+    missing, extra = sorted(expected.keys() - stored), sorted(stored.keys() - expected)
+    if not expected.keys() & stored:
+        raise MismatchError(
+            f"none of the adapter's {len(stored)} tensors belongs to a layer of this base "
+            f"(its first is {extra[0] if extra else 'missing'})",
+            hint="the adapter was made for another base or saved under another prefix",
+        )
+    if missing:
+        raise MismatchError(
+            f"the file lacks {len(missing)} of {len(expected)} tensors that its config calls for, "
+            f"first {missing[0]}",
+            hint="the file was cut or its config edited; pull it again or ask its author",
+        )
+    if extra:
+        raise MismatchError(
+            f"the file holds {len(extra)} tensors that its config does not use, first {extra[0]}",
+            hint="loading it would ignore them; ask its author which of the two is right",
+        )
+    for name, shape in expected.items():
+        if tuple(stored[name].shape) != tuple(shape):
+            raise MismatchError(
+                f"{name} has shape {tuple(stored[name].shape)}, but this base takes {tuple(shape)}",
+                hint="the adapter was made for another base; `adapterhub show` names it",
+            )

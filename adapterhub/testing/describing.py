@@ -1,0 +1,99 @@
+"""Promises of a method about its patches: they are what it does, at every weight, merged too."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapterhub.domain.method import Capability
+from adapterhub.domain.patch import Prompt
+from adapterhub.errors import CapabilityError
+from adapterhub.models.loader import Base
+from adapterhub.models.merge import merge
+from adapterhub.runtime.attach import method_of
+from adapterhub.testing import plain
+from adapterhub.testing.ground import Ground, agree, weighted
+from adapterhub.testing.promises import promise
+
+
+class Describing(Ground):
+    def test_its_patches_are_what_it_does(self, dense: Base) -> None:
+        """On the values that the base's stored weights stand for, against float64."""
+        bare = plain.fold(dense.model, ())
+        adapter = self.attach_shaken(dense)
+        patches = self.patches(dense, adapter)
+        if not plain.written(patches):
+            assert all(isinstance(patch, Prompt) for _, patch in patches)
+            return
+        adapter.activate()
+        expected = plain.answers(bare, [(patches, 1.0)])
+        agree(plain.logits_of(dense.model), expected, within=2e-5, what="adapter and patches")
+
+    @promise(tensors=True)
+    def test_its_patches_can_be_read_from_what_is_stored(self, dense: Base) -> None:
+        """Without a base they are the same, unless the method says that it needs one."""
+        adapter = self.attach_shaken(dense)
+        patches = self.patches(dense, adapter)
+        config, state = adapter.config, adapter.state()
+        adapter.detach()
+        try:
+            alone = list(method_of(self.method).patches(config, state))
+        except CapabilityError:
+            return
+        expected = plain.answers(dense.model, [(patches, 1.0)])
+        found = plain.answers(dense.model, [(alone, 1.0)])
+        agree(found, expected, within=1e-9, what="patches without and with a base")
+
+    @pytest.mark.parametrize("weight", [2.0, -0.5])
+    def test_its_weight_scales_its_patches(self, base: Base, dense: Base, weight: float) -> None:
+        adapter = self.attach_shaken(base)
+        patches = self.patches(base, adapter)
+        try:
+            adapter.activate(weight)
+        except CapabilityError:
+            assert not plain.additive(patches), (
+                f"{self.method} refuses a weight, though its patches are sums that one scales"
+            )
+            return
+        assert plain.scaled(patches), "a prompt takes part or not: refuse any weight but 1"
+        expected = plain.answers(dense.model, [(patches, weight)])
+        agree(plain.logits_of(base.model), expected, within=1e-4, what=f"at weight {weight}")
+
+    @promise(needs=Capability.MERGE)
+    @pytest.mark.parametrize("weight", [1.0, 0.5])
+    def test_merged_it_answers_as_attached(
+        self, place: tuple[str, str], base: Base, dense: Base, weight: float
+    ) -> None:
+        adapter = self.attach_shaken(dense)
+        patches = self.patches(dense, adapter)
+        weight = weighted(adapter, weight)
+        attached = plain.logits_of(dense.model)
+        adapter.detach()
+        for into in (dense, base):
+            merge(into, patches, weight=weight, dequantize=place[1] != "bf16")
+            found = plain.logits_of(into.model)
+            agree(found, attached, within=1e-4, what="merged and attached")
+
+    @promise(needs=Capability.MERGE)
+    def test_merging_into_a_quantized_base_asks_first(
+        self, place: tuple[str, str], base: Base
+    ) -> None:
+        adapter = self.attach_shaken(base)
+        patches = self.patches(base, adapter)
+        adapter.detach()
+        before = plain.base_bytes(base.model)
+        if place[1] == "bf16":
+            merge(base, patches)
+            return
+        with pytest.raises(CapabilityError):
+            merge(base, patches)
+        assert plain.base_bytes(base.model) == before
+
+    @promise(lacks=Capability.MERGE)
+    def test_merging_it_is_refused(self, dense: Base) -> None:
+        adapter = self.attach_shaken(dense)
+        patches = self.patches(dense, adapter)
+        adapter.detach()
+        before = plain.base_bytes(dense.model)
+        with pytest.raises(CapabilityError):
+            merge(dense, patches, dequantize=True)
+        assert plain.base_bytes(dense.model) == before

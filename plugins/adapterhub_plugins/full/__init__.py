@@ -1,0 +1,28 @@
+"""Full fine-tuning, stored as a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapterhub.plugin import Capability, Method, hookimpl
+
+
+@hookimpl
+def adapterhub_methods() -> Sequence[Method]:
+    return [
+        Method(
+            name="full",
+            summary="all weights of an unquantized base",
+            target="adapterhub_plugins.full.method:Full",
+            reference="arXiv 1801.06146",
+            config_version=1,
+            capabilities=frozenset(
+                {
+                    Capability.TRAIN,
+                    Capability.IDENTITY_START,
+                    Capability.MERGE,
+                    Capability.STACK,
+                }
+            ),
+        )
+    ]

@@ -1,0 +1,110 @@
+"""Whole runs with a teacher: a recipe in, a folder out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.errors import InterruptedRunError
+from adapterhub.formats.recipe_file import decode_recipe
+from adapterhub.hub.verify import verify_folder
+from adapterhub.models.loader import Base
+from adapterhub.testing.practice import ROWS
+from adapterhub.testing.tiny import add_tiny_base
+from adapterhub.train.run import train_adapter
+from tests.distilling import recipe
+from tests.other_bases import store_lora
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def base(home: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+    monkeypatch.setenv("ADAPTERHUB_HOME", str(home))
+    return add_tiny_base("llama", "bf16", home)
+
+
+@pytest.fixture
+def teacher(base: Base, tmp_path: Path) -> str:
+    return str(store_lora(base, tmp_path / "teacher", seed=1))
+
+
+# --- whole runs -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"prompt": question, "completion": answer}) for question, answer in ROWS]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def nf4(base: Base, home: Path) -> Base:
+    return add_tiny_base("llama", "nf4", home)
+
+
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_a_whole_run_leaves_an_adapter_that_says_who_taught_it(
+    batching: str, nf4: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "others.jsonl"
+    other.write_text('{"prompt": "1 + 1", "completion": "2"}\n')
+    asked = replace(
+        recipe(nf4, steps=4, teacher=teacher, options={"rank": 4}, batching=batching),
+        data=str(rows),
+        eval_data=str(other),
+        eval_every=2,
+        trainer_options={"cache": str(tmp_path / "kept"), "hard": 0.2},
+    )
+    trained = train_adapter(asked, tmp_path / "out", base=nf4)
+    assert list(verify_folder(trained.folder).problems) == []
+    assert trained.manifest.trainer == "distill"
+    assert trained.manifest.recipe is not None
+    assert trained.manifest.recipe["teacher"] == "teacher"
+    assert decode_recipe((trained.folder / "recipe.toml").read_bytes()) == asked
+    # One set of samples for the rows, another for those that are only evaluated on.
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    nf4: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    def stop(step: Any) -> None:
+        if step.number == 2:
+            raise KeyboardInterrupt
+
+    asked = replace(recipe(nf4, steps=4, teacher=teacher, batch_size=2), data=str(rows))
+    whole = train_adapter(asked, tmp_path / "whole", base=nf4)
+    with pytest.raises(InterruptedRunError):
+        train_adapter(asked, tmp_path / "halved", base=nf4, on_step=stop)
+    again = train_adapter(asked, tmp_path / "halved", base=nf4)
+    one, other = (r.folder / "adapter_model.safetensors" for r in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_it_learns_under_bf16_autocast(nf4: Base, teacher: str, rows: Path, tmp_path: Path) -> None:
+    for options in ({}, {"cache": True}):
+        asked = recipe(nf4, teacher=teacher, precision="bf16", trainer_options=options)
+        asked = replace(asked, data=str(rows), steps=8)
+        steps = train_adapter(asked, tmp_path / "out", base=nf4, overwrite=True).outcome.steps
+        assert steps[-1].loss < steps[0].loss
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "full", "ia3", "prompt_tuning"])
+def test_whatever_is_trained_can_be_taught(
+    method: str, base: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    asked = replace(recipe(base, steps=6, teacher=teacher, method=method), data=str(rows))
+    steps = train_adapter(asked, tmp_path / "out", base=base).outcome.steps
+    assert steps[-1].loss < steps[0].loss
