@@ -34,12 +34,19 @@ _WIDTHS = {
 }  # fmt: skip
 _AGAIN = "fetch the file again, or ask its author to write it anew"
 # What is often found where weights should be: how it starts, what it is, what to do.
-_IMPOSTORS = (
+_WEB = "the download was answered by a web page"
+_TEXTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights", "run `git lfs pull` there"),
-    (b"<!doctype html", "an HTML page, not weights", "the download was answered by a web page"),
-    (b"<html", "an HTML page, not weights", "the download was answered by a web page"),
-    (b"pk\x03\x04", "a zip or pickle archive, not safetensors", "ask its author to convert it"),
-    (b"\x80\x02", "a pickle, not safetensors", "ask its author to convert it"),
+    (b"<!doctype html", "an HTML page, not weights", _WEB),
+    (b"<html", "an HTML page, not weights", _WEB),
+)
+_CONVERT = "ask its author to convert it"
+_BINARIES = (
+    (b"PK\x03\x04", "a zip or pickle archive, not safetensors", _CONVERT),
+    (b"\x80\x02", "a pickle, not safetensors", _CONVERT),
+    (b"\x80\x03", "a pickle, not safetensors", _CONVERT),
+    (b"\x80\x04", "a pickle, not safetensors", _CONVERT),
+    (b"\x80\x05", "a pickle, not safetensors", _CONVERT),
 )
 
 
@@ -74,9 +81,7 @@ def read_header(path: Path) -> Header:
 
 def header_length(prefix: bytes, file_size: int, *, name: str) -> int:
     """How many bytes of the file `parse_header` needs, from its first 8 (better 64)."""
-    for start, what, hint in _IMPOSTORS:
-        if prefix[:64].lstrip().lower().startswith(start):
-            raise FormatError(f"{name} is {what}", hint=hint)
+    _refuse_impostors(prefix[:64], name)
     if len(prefix) < 8 or file_size < 8:
         raise FormatError(f"{name} is too short for safetensors", hint=_AGAIN)
     length = int.from_bytes(prefix[:8], "little")
@@ -88,6 +93,16 @@ def header_length(prefix: bytes, file_size: int, *, name: str) -> int:
     if 8 + length > file_size:
         raise FormatError(f"{name} ends inside its header", hint=_AGAIN)
     return 8 + length
+
+
+def _refuse_impostors(start: bytes, name: str) -> None:
+    # The length of a good header may begin with any two bytes; behind it is the header itself.
+    binaries = () if start[8:9] == b"{" else _BINARIES
+    text = start.lstrip().lower()
+    for given, known in ((text, _TEXTS), (start, binaries)):
+        for magic, what, hint in known:
+            if given.startswith(magic):
+                raise FormatError(f"{name} is {what}", hint=hint)
 
 
 def parse_header(prefix: bytes, file_size: int, *, name: str) -> Header:

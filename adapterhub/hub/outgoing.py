@@ -1,6 +1,7 @@
 """Choose the files of a folder that a push may send.
 
-The same rules as for a pull: known kinds of files only, nothing hidden, no links, safe names.
+The same rules as for a pull: known kinds of files only, nothing hidden, no links, safe names. A
+recipe is sent without the places of its author's files.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from adapterhub.domain.manifest import MANIFEST_FILE
 from adapterhub.errors import FormatError, NotFoundError
 from adapterhub.formats.manifest import encode_manifest
+from adapterhub.formats.recipe_file import RECIPE_FILE, published_recipe
 from adapterhub.hub.files import is_regular, link_or_copy, make_folder, regular_files
 from adapterhub.hub.folder import read_folder
 from adapterhub.hub.paths import check_paths, is_wanted
@@ -47,23 +49,50 @@ def outgoing(folder: Path, *, name: str) -> Outgoing:
 
 @contextlib.contextmanager
 def recording(folder: Path, allowed: frozenset[str], *, name: str) -> Iterator[Path]:
-    """The folder to send: itself, or a copy whose manifest says which problems were allowed.
+    """The folder to send: itself, or a copy whose manifest says which problems were allowed and
+    whose recipe names no places. A recipe that cannot be read is not sent.
 
     A manifest that cannot be read, or inferred, cannot be added to and is sent as it is.
     """
-    try:
-        manifest = read_folder(folder).manifest if allowed else None
-    except FormatError:
-        manifest = None
-    if manifest is None or allowed <= set(manifest.allowed):
+    changed = {**_noted(folder, allowed), **_cleaned(folder, name)}
+    if not changed:
         yield folder
         return
-    noted = replace(manifest, allowed=tuple(sorted({*manifest.allowed, *allowed})))
     with TemporaryDirectory(prefix="adapterhub-push-") as work:
         for path, source in outgoing(folder, name=name).files.items():
             target = Path(work, path)
             make_folder(target.parent)
-            if path != MANIFEST_FILE:
+            if path not in changed:
                 link_or_copy(source, target)
-        Path(work, MANIFEST_FILE).write_bytes(encode_manifest(noted))
+        for path, data in changed.items():
+            if data is not None:
+                Path(work, path).write_bytes(data)
         yield Path(work)
+
+
+def _noted(folder: Path, allowed: frozenset[str]) -> dict[str, bytes | None]:
+    """The manifest with what was allowed, if that is new to it."""
+    try:
+        manifest = read_folder(folder).manifest if allowed else None
+    except FormatError:
+        return {}
+    if manifest is None or allowed <= set(manifest.allowed):
+        return {}
+    noted = replace(manifest, allowed=tuple(sorted({*manifest.allowed, *allowed})))
+    return {MANIFEST_FILE: encode_manifest(noted)}
+
+
+def _cleaned(folder: Path, name: str) -> dict[str, bytes | None]:
+    """Each recipe that says where something lies, as it may be read by all; None if it may not."""
+    made: dict[str, bytes | None] = {}
+    for path, source in outgoing(folder, name=name).files.items():
+        if source.name != RECIPE_FILE:
+            continue
+        data = source.read_bytes()
+        try:
+            cleaned: bytes | None = published_recipe(data, name=path)
+        except FormatError:
+            cleaned = None
+        if cleaned != data:
+            made[path] = cleaned
+    return made

@@ -40,7 +40,7 @@ class StoreConformance:
 
     @pytest.fixture
     def store(self) -> Store:
-        raise NotImplementedError("bring a fixture `store` that gives an empty store")
+        pytest.fail("bring a fixture `store` that gives an empty store")
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:

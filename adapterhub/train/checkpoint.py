@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapterhub.errors import FormatError, UsageError
+from adapterhub.errors import FormatError, StorageError, UsageError
 from adapterhub.hub.files import atomic_write, delete_tree, disk, make_folder, sync_file
 from adapterhub.train.optimizer import load_state, state_tensors
 from adapterhub.train.progress import Progress, Step, copy_into
@@ -54,6 +54,7 @@ class Checkpoint:
         return len(facts["steps"])
 
     def save(self, progress: Progress, parameters: Mapping[str, Any], optimizer: Any) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         state, plain = state_tensors(optimizer)
@@ -65,8 +66,13 @@ class Checkpoint:
         }
         name = f"state-{progress.done}-{secrets.token_hex(4)}.safetensors"
         make_folder(self.folder)
-        with disk("write", self.folder / name):
-            save_file(_apart(groups), self.folder / name)
+        try:
+            with disk("write", self.folder / name):
+                save_file(_apart(groups), self.folder / name)
+        except SafetensorError as error:  # as which it reports a full disk
+            raise StorageError(
+                f"cannot write {self.folder / name}: {error}", hint="free some space"
+            ) from error
         sync_file(self.folder / name)
         facts = {
             "version": VERSION,

@@ -117,10 +117,17 @@ class _Run:
             stopped = self._steps(examples)
         except (KeyboardInterrupt, Terminated) as stop:
             return self._stopped(stop)
+        except TrainingError:
+            raise
+        except BaseException:  # a full disk, a teacher's fault: what was learnt is worth keeping
+            self._keep()
+            raise
         if stopped != "diverged" and not all_finite(self.parameters):
             stopped = "diverged"
         if stopped == "diverged":
             self._go_back()
+        else:
+            self._keep()  # until the adapter itself is on the disk
         kept = self.progress.done
         if self.progress.best is not None:
             copy_into(self.parameters, self.progress.best)
@@ -233,12 +240,17 @@ class _Run:
         if self.checkpoint is not None:
             self.checkpoint.save(self.progress, self.parameters, self.optimizer)
 
+    def _keep(self) -> None:
+        """A checkpoint of the last whole step, if there was one."""
+        if self.clean and self.progress.done:
+            with uninterrupted():
+                self._save()
+
     def _stopped(self, stop: BaseException) -> Outcome:
         if not self.clean:  # within an update that nothing protected: it is taken back
             self._go_back()
-        elif self.progress.done:
-            with uninterrupted():
-                self._save()
+        else:
+            self._keep()
         stopped: Stopped = "terminated" if isinstance(stop, Terminated) else "interrupted"
         return self._outcome(stopped, kept=self.progress.done)
 

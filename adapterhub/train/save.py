@@ -6,9 +6,9 @@ Knows nothing of how it was trained beyond what the recipe says; the caller make
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from adapterhub import __version__
@@ -27,13 +27,16 @@ from adapterhub.errors import TrainingError
 from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.card import render_card
 from adapterhub.formats.manifest import encode_manifest
-from adapterhub.formats.recipe_file import RECIPE_FILE, encode_recipe, recipe_table
+from adapterhub.formats.recipe_file import (
+    RECIPE_FILE,
+    encode_recipe,
+    published_table,
+    recipe_table,
+)
 from adapterhub.train.curve import draw_losses
 from adapterhub.train.loop import Outcome
 
 CURVE_FILE = "loss.png"
-# The folders before the last name of a path in a text such as /home/me/one+0.5*./two.
-_PLACE = re.compile(r"(?:^|(?<=[+*\s]))(?:~[^/+*\s]*|\.{1,2})?/(?:[^/+*\s]+/)*")
 
 
 def save_adapter(
@@ -47,8 +50,10 @@ def save_adapter(
     state: Mapping[str, Any],
     data_sha256: str,
     outcome: Outcome,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Manifest:
     """Write into `folder`, as an adapter of `method`, with which the recipe's stores what it made.
+    The manifest's recipe says `facts` of the run as well.
 
     Raises TrainingError for a state that is not finite.
     """
@@ -60,7 +65,7 @@ def save_adapter(
         config_version=method.config_version,
         base=record_of(base),
         trainer=recipe.trainer,
-        recipe={**published(recipe), **_facts(outcome)},
+        recipe={**published(recipe), **_facts(outcome), **facts},
         data_sha256=data_sha256,
         written_by=f"adapterhub {__version__}",
     )
@@ -78,19 +83,8 @@ def save_adapter(
 
 
 def published(recipe: Recipe) -> dict[str, Any]:
-    """The recipe for everybody to read. Where files lie is the author's own business; what was in
-    them is in the manifest's digests."""
-    table = recipe_table(recipe)
-    for name in ("data", "eval_data"):
-        if name in table:
-            table[name] = Path(table[name]).name
-    if "teacher" in table:
-        table["teacher"] = _PLACE.sub("", table["teacher"])
-    table["trainer_options"] = {
-        key: _PLACE.sub("", value) if isinstance(value, str) else value
-        for key, value in recipe.trainer_options.items()
-    }
-    return table
+    """The recipe for everybody to read, as a table."""
+    return published_table(recipe_table(recipe))
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

@@ -58,6 +58,19 @@ def test_each_row_of_a_batch_has_its_own_weight(
     torch.testing.assert_close(plain.logits_of(base.model), one)
 
 
+@pytest.mark.parametrize("order", list(permutations(KINDS)), ids="-".join)
+def test_every_kind_beside_every_other_works_on_a_base_in_half_precision(
+    home: Path, order: tuple[str, ...]
+) -> None:
+    base = add_tiny_base("llama", "bf16", home)
+    base.model.to(torch.bfloat16)
+    for kind in order:
+        shaken(base, kind, KINDS[kind]).activate()
+    together = plain.logits_of(base.model)
+    assert together.dtype == torch.bfloat16
+    assert torch.isfinite(together).all()
+
+
 def test_two_slots_share_a_batch_between_them(home: Path) -> None:
     base = add_tiny_base("llama", "bf16", home)
     one, two = (shaken(base, slot, KINDS["plain"], seed=i) for i, slot in enumerate("ab"))

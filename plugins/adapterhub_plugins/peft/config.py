@@ -35,6 +35,8 @@ UNSUPPORTED = {
     "use_qalora": False,
     "lora_bias": False,
 }
+# Variants that peft would apply to the base's own weights, or that need more than lora's tensors.
+VARIANTS = ("kasa_config", "velora_config", "monteclora_config", "arrow_config", "use_bdlora")
 # A pattern of these could take forever to match, and `verify` would refuse the finished adapter.
 _COSTLY = re.compile(r"\)[*+{]|(?:[*+?{].*){7}")
 _PATTERN_HINT = 'patterns are for names of layers, such as {"q_proj": 16}'
@@ -87,12 +89,20 @@ def to_peft(config: Mapping[str, Any]) -> Any:
 
     from peft import LoraConfig
 
-    for key, harmless in UNSUPPORTED.items():
-        if config.get(key, harmless) not in (harmless, None, [], {}):
-            raise CapabilityError(
-                f"this adapter uses {key}, which lora here does not attach",
-                hint="ask its author for one without, or load it with plain peft",
-            )
+    unsupported = [
+        *(
+            k
+            for k, harmless in UNSUPPORTED.items()
+            if config.get(k) not in (harmless, None, [], {})
+        ),
+        # An empty table asks for the variant as well, with its defaults.
+        *(key for key in VARIANTS if config.get(key) not in (None, False)),
+    ]
+    for key in unsupported:
+        raise CapabilityError(
+            f"this adapter uses {key}, which lora here does not attach",
+            hint="ask its author for one without, or load it with plain peft",
+        )
     if config.get("bias", "none") != "none":
         raise CapabilityError(
             "this adapter trains the base's own biases, which lora here does not attach",
@@ -106,7 +116,13 @@ def to_peft(config: Mapping[str, Any]) -> Any:
             f"the installed peft does not know {unknown[0]!r} of this adapter's config",
             hint="pip install -U peft",
         )
-    return LoraConfig(**config)
+    try:
+        return LoraConfig(**config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MismatchError(
+            f"the installed peft refuses this adapter's config: {str(error).splitlines()[0]}",
+            hint="ask its author for a config that plain peft loads",
+        ) from error
 
 
 def check_reach(config: Mapping[str, Any], modules: Iterable[str]) -> None:

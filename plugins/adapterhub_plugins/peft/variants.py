@@ -61,7 +61,9 @@ class Dora:
             own = result
         else:
             # Around the hooks by which other methods change what the layer reads or answers.
-            own = layer.forward(x.to(result.dtype))
+            weight = layer.weight
+            # A quantized layer, whose weight is no float, casts what it reads by itself.
+            own = layer.forward(x.to(weight.dtype) if weight.is_floating_point() else x)
         return own if layer.bias is None else own - layer.bias
 
     def _untouched(self, module: Any, slot: str) -> bool:
@@ -98,5 +100,6 @@ class Pissa:
             module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
         )
         dropped = module.lora_dropout[active_adapter](x)
-        change: Tensor = linear(linear(dropped, A), B) * module.scaling[active_adapter]
-        return result + change
+        change = linear(linear(dropped, A), B) * module.scaling[active_adapter]
+        total: Tensor = (result + change).to(result.dtype)
+        return total

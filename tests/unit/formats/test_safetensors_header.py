@@ -97,6 +97,7 @@ OVERLAP = (
         (b"\n<!DOCTYPE html><html><body>404", "HTML page"),
         (b"PK\x03\x04" + b"\0" * 20, "pickle"),
         (b"\x80\x02}q\x00" + b"\0" * 20, "pickle"),
+        (b"\x80\x04\x95q\x00" + b"\0" * 20, "pickle"),
     ],
 )
 def test_a_hostile_or_broken_file_is_refused_by_name(
@@ -108,6 +109,17 @@ def test_a_hostile_or_broken_file_is_refused_by_name(
         read_header(path)
     assert "w.safetensors" in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x4B50, 0x3C3C, 0x2020])
+def test_a_length_that_looks_like_something_else_is_a_length(length: int) -> None:
+    plain = safetensors(GOOD, {"padding": ""})
+    header = plain[8 : 8 + int.from_bytes(plain[:8], "little")].rstrip()
+    padding = "x" * (length - len(header))
+    data = safetensors(GOOD, {"padding": padding})
+    data = with_header(data[8 : 8 + length]) + data[-40:]
+    assert int.from_bytes(data[:8], "little") == length
+    assert set(parse_header(data, len(data), name="w").tensors) == {"a", "b"}
 
 
 def test_too_many_tensors_are_refused() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import (
     FormatError,
     InterruptedRunError,
+    StorageError,
     Terminated,
     TerminatedRunError,
     UsageError,
@@ -66,10 +67,10 @@ def sha_of(trained: Trained) -> str:
     return sha256_hex((trained.folder / WEIGHTS).read_bytes())
 
 
-def stop_at(number: int, how: type[BaseException] = KeyboardInterrupt) -> Any:
+def stop_at(number: int, how: Callable[[], BaseException] = KeyboardInterrupt) -> Any:
     def on_step(step: Step) -> None:
         if step.number == number:
-            raise how
+            raise how()
 
     return on_step
 
@@ -148,6 +149,41 @@ def test_a_stopped_run_keeps_a_checkpoint_and_writes_no_adapter(
         train_adapter(recipe, tmp_path / "out", base=base, on_step=stop_at(3, Terminated))
     assert (caught.value.hint or "").startswith("run the same command again")
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {".out.checkpoint"}
+
+
+def test_a_run_that_cannot_be_saved_is_saved_by_the_same_command_later(
+    recipe: Recipe, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = train_adapter(recipe, tmp_path / "calm", base=base)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageError("cannot write: no space left", hint="free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adapterhub.train.run.save_adapter", full)
+        with pytest.raises(StorageError):
+            train_adapter(recipe, tmp_path / "out", base=base)
+    seen: list[Step] = []
+    trained = train_adapter(recipe, tmp_path / "out", base=base, on_step=seen.append)
+    assert seen == []
+    assert sha_of(trained) == sha_of(calm)
+    assert not checkpoint_folder(tmp_path / "out").exists()
+
+
+def test_whatever_else_ends_a_run_leaves_what_was_learnt(
+    recipe: Recipe, base: Base, tmp_path: Path
+) -> None:
+    calm = train_adapter(recipe, tmp_path / "calm", base=base)
+    with pytest.raises(OSError, match="log"):
+        train_adapter(recipe, tmp_path / "out", base=base, on_step=stop_at(4, log_is_full))
+    seen: list[Step] = []
+    trained = train_adapter(recipe, tmp_path / "out", base=base, on_step=seen.append)
+    assert [step.number for step in seen] == [5, 6]
+    assert sha_of(trained) == sha_of(calm)
+
+
+def log_is_full() -> OSError:
+    return OSError(28, "the log's disk is full")
 
 
 def test_a_checkpoint_is_written_as_often_as_asked_and_gone_when_the_run_is_done(

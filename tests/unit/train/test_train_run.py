@@ -11,6 +11,7 @@ import pytest
 
 from adapterhub.domain.digest import sha256_hex
 from adapterhub.domain.recipe import Recipe
+from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import (
     CapabilityError,
     DataError,
@@ -21,6 +22,7 @@ from adapterhub.errors import (
 )
 from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.recipe_file import decode_recipe
+from adapterhub.hub.client import push
 from adapterhub.hub.folder import read_folder
 from adapterhub.hub.verify import verify_folder
 from adapterhub.models.bases import base_folder
@@ -214,6 +216,30 @@ def test_where_the_data_lay_is_not_published(nf4: Base, rows: Path, tmp_path: Pa
     assert trained.manifest.recipe["data"] == "rows.jsonl"
     for name in ("adapterhub.json", "README.md"):
         assert str(rows.parent) not in (trained.folder / name).read_text()
+
+
+def test_no_byte_of_a_push_says_where_the_data_lay(
+    nf4: Base, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "a client" / "payroll.jsonl"
+    private.parent.mkdir()
+    shutil.copy(rows, private)
+    recipe = replace(
+        recipe_for(private), eval_data=str(held_out_of(private)), eval_every=1, steps=2
+    )
+    trained = train_adapter(recipe, tmp_path / "out", base=nf4)
+    assert "a client" in (trained.folder / "recipe.toml").read_text()  # it repeats the run here
+    monkeypatch.setenv("ADAPTERHUB_HOME", str(tmp_path / "home"))
+    push(trained.folder, parse_ref("me/private"))
+    sent = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert any(b"payroll.jsonl" in data for data in sent)
+    assert not any(b"a client" in data for data in sent)
+
+
+def held_out_of(rows: Path) -> Path:
+    path = rows.with_name("held out.jsonl")
+    path.write_text(rows.read_text().replace("blue", "grey"))
+    return path
 
 
 def test_a_run_that_diverges_at_once_leaves_nothing(nf4: Base, rows: Path, tmp_path: Path) -> None:
