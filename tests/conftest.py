@@ -6,6 +6,9 @@ import functools
 
 import pytest
 
+# Another distribution, whose own tests run where it is installed: end_to_end/test_outsider.py.
+collect_ignore = ["outsider"]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
