@@ -69,16 +69,16 @@ ARMS = (
     Arm(method="lora", rate=2e-3),
     Arm(method="lora", rate=2e-3, options={"dora": True}),
     Arm(method="lora", rate=1e-3, options={"init": "pissa"}),
-    Arm(method="qlora", rate=2e-3),
+    Arm(method="qlora", rate=6e-4),
     Arm(method="bottleneck", rate=2e-3, options={"placement": "houlsby"}),
     Arm(method="bottleneck", rate=2e-3, options={"placement": "pfeiffer"}),
     Arm(method="bottleneck", rate=2e-3, options={"placement": "parallel"}),
     Arm(method="ia3", rate=2e-2),
-    Arm(method="ln_tuning", rate=1e-2),
-    Arm(method="prompt_tuning", rate=5e-2),
+    Arm(method="ln_tuning", rate=3e-3),
+    Arm(method="prompt_tuning", rate=1.5e-2),
     Arm(method="p_tuning", rate=2e-3),
-    Arm(method="prefix_tuning", rate=2e-2),
-    Arm(method="full", rate=1e-4, scheme="bf16"),
+    Arm(method="prefix_tuning", rate=6e-2),
+    Arm(method="full", rate=5e-5, scheme="bf16"),
 )
 
 
