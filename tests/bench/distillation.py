@@ -164,6 +164,16 @@ def chosen(
     return min(found, key=lambda setting: setting.validation_nats)
 
 
+def named_settings(text: str) -> dict[str, Setting]:
+    """`sft=2e-3:24,distill=4e-3:64`: the rate and the steps of each way."""
+    found = {}
+    for part in text.split(","):
+        way, _, setting = part.partition("=")
+        rate, _, steps = setting.partition(":")
+        found[way] = Setting(rate=float(rate), steps=int(steps), validation_nats=math.nan)
+    return found
+
+
 # --- figures ----------------------------------------------------------------------------------
 
 
@@ -225,6 +235,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rates", default="5e-4,1e-3,2e-3,4e-3")
     parser.add_argument("--steps", default="16,32,64")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument(
+        "--settings", help="what a search chose, instead of searching: sft=2e-3:24,distill=4e-3:64"
+    )
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--options", default="{}", help="of distill, as JSON")
     return parser.parse_args()
@@ -266,10 +280,14 @@ def main() -> None:
         )
     )
     recipes = ways(bench, teacher, asked.teacher_base, json.loads(asked.options))
-    validation = bench.validation(100)
-    settings = {w: chosen(bench, w, r, grid, validation) for w, r in recipes.items()}
+    if asked.settings:
+        settings = named_settings(asked.settings)
+    else:
+        validation = bench.validation(100)
+        settings = {w: chosen(bench, w, r, grid, validation) for w, r in recipes.items()}
     found: dict[str, list[Score]] = {way: [] for way in recipes}
-    for seed, (way, recipe) in itertools.product(range(asked.seeds), recipes.items()):
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    for seed, (way, recipe) in itertools.product(seeds, recipes.items()):
         setting = settings[way]
         final = replace(recipe, learning_rate=setting.rate, steps=setting.steps)
         found[way].append(bench.score(train(bench, way, final, seed=seed), bench.held_out))
