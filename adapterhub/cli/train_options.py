@@ -89,7 +89,9 @@ def _options() -> list[Callable[[Any], Any]]:
             "--checkpointing/--no-checkpointing", default=False,
             help="Less memory for activations, more time.",
         ),
-        click.option("--eval-data", metavar="FILE|TASK", help="Rows to take the loss on."),
+        click.option(
+            "--eval-data", metavar="FILE|TASK", help="Rows to take the loss on: none trained on."
+        ),
         click.option("--eval-every", type=int, default=0, help="Steps; 0: a tenth of the run."),
         click.option("--patience", type=int, default=0, help="Evaluations without a lower loss."),
         click.option(

@@ -69,7 +69,7 @@ def find_rate(
     check_method(catalog().methods[recipe.method], spec)
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
-    rows = rows_of(recipe)
+    rows = rows_of(recipe, say=say)
     memory = _Memory(checkpoint=checkpoint_of(recipe, out, spec, config, rows), start=start)
     found = memory.asked(restart=restart) if keep else None
     if found is not None:

@@ -5,14 +5,13 @@ Loads, attaches, trains and saves; how a step goes is the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.evaluation import Item
 from adapterhub.domain.manifest import Manifest
 from adapterhub.domain.match import record_of
 from adapterhub.domain.protocols import Example, Objective
@@ -23,7 +22,6 @@ from adapterhub.errors import (
     Terminated,
     TerminatedRunError,
     TrainingError,
-    UsageError,
 )
 from adapterhub.formats.recipe_file import recipe_table
 from adapterhub.formats.schema import to_plain
@@ -34,7 +32,7 @@ from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.checkpoint import Checkpoint, checkpoint_folder
 from adapterhub.train.checks import check_method, check_packing, check_targets
-from adapterhub.train.data import check_lengths, load_eval_items, load_items
+from adapterhub.train.data import Items, check_lengths, load_eval_items, load_items
 from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
 from adapterhub.train.objective import make_objective, open_objective
@@ -43,8 +41,6 @@ from adapterhub.train.save import save_adapter
 SLOT = "trained"
 # What may change between a run and its continuation: where the same rows lie, and how often.
 _FREE = ("data", "eval_data", "checkpoint_every")
-
-Items = Sequence[tuple[int, Item]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +89,7 @@ def train_adapter(
     check_method(record, spec)
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
-    rows = rows_of(recipe)
+    rows = rows_of(recipe, say=say)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows)
     if restart:
         checkpoint.remove()
@@ -128,16 +124,18 @@ def train_adapter(
 # --- before anything is loaded ----------------------------------------------------------------
 
 
-def rows_of(recipe: Recipe) -> RunRows:
-    """Raises UsageError for rows that are trained and evaluated on alike."""
+def rows_of(recipe: Recipe, *, say: Callable[[str], None] = lambda _: None) -> RunRows:
+    """Raises UsageError when every row to evaluate on is trained on as well."""
     items, sha256 = load_items(recipe.data, seed=recipe.seed)
     if recipe.eval_data is None:
         return RunRows(items=items, sha256=sha256)
-    eval_items, eval_sha256 = load_eval_items(recipe.eval_data, seed=recipe.seed)
-    if eval_sha256 == sha256:
-        raise UsageError(
-            f"{recipe.eval_data} holds the rows that are trained on, which says nothing of others",
-            hint="name other rows: --eval-data",
+    eval_items, eval_sha256, dropped = load_eval_items(
+        recipe.eval_data, seed=recipe.seed, trained=items
+    )
+    if dropped:
+        say(
+            f"{dropped} of {dropped + len(eval_items)} rows of {Path(recipe.eval_data).name} are "
+            "trained on, and are left out of the evaluation"
         )
     return RunRows(items=items, sha256=sha256, eval_items=eval_items, eval_sha256=eval_sha256)
 

@@ -48,7 +48,7 @@ def base(home: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
 def recipe(rows: Path) -> Recipe:
     """Everything that a run has to remember: dropout, buckets, evaluations, the best so far."""
     held_out = rows.with_name("held_out.jsonl")
-    held_out.write_text(rows.read_text().replace("blue", "grey"))
+    held_out.write_text(rows.read_text().replace('"prompt": "', '"prompt": "also '))
     return Recipe(
         base="tiny-llama-bf16",
         data=str(rows),
