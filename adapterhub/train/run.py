@@ -35,6 +35,7 @@ from adapterhub.train.checks import check_method, check_packing, check_targets
 from adapterhub.train.data import Items, check_lengths, load_eval_items, load_items
 from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
+from adapterhub.train.named_teacher import NamedTeacher, named_teacher, taught_by
 from adapterhub.train.objective import make_objective, open_objective
 from adapterhub.train.save import save_adapter
 
@@ -90,7 +91,8 @@ def train_adapter(
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
     rows = rows_of(recipe, say=say)
-    checkpoint = checkpoint_of(recipe, out, spec, config, rows)
+    teacher = named_teacher(recipe, spec)
+    checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
     if restart:
         checkpoint.remove()
     step = checkpoint.step()
@@ -100,7 +102,9 @@ def train_adapter(
         say(f"{len(rows.items)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
         if step:
             say(f"resuming at step {step}, from {checkpoint.folder}")
-        fitted = _fitted(recipe, base, config, rows, checkpoint, on_step=on_step, say=say)
+        fitted = _fitted(
+            recipe, base, config, rows, checkpoint, teacher=teacher, on_step=on_step, say=say
+        )
         _raise_if_stopped(fitted.outcome, checkpoint)
         manifest = save_adapter(
             folder,
@@ -112,6 +116,7 @@ def train_adapter(
             state=fitted.state,
             data_sha256=rows.sha256,
             outcome=fitted.outcome,
+            facts=taught_by(teacher),
         )
         for name, data in files.items():
             (folder / name).write_bytes(data)
@@ -141,7 +146,13 @@ def rows_of(recipe: Recipe, *, say: Callable[[str], None] = lambda _: None) -> R
 
 
 def checkpoint_of(
-    recipe: Recipe, out: Path, spec: BaseSpec, config: Mapping[str, Any], rows: RunRows
+    recipe: Recipe,
+    out: Path,
+    spec: BaseSpec,
+    config: Mapping[str, Any],
+    rows: RunRows,
+    *,
+    teacher: NamedTeacher | None,
 ) -> Checkpoint:
     settings = {name: v for name, v in recipe_table(recipe).items() if name not in _FREE}
     identity = {
@@ -150,6 +161,7 @@ def checkpoint_of(
         "the rows of --eval-data": rows.eval_sha256,
         "the base's weights": to_plain(record_of(spec)),
         "the method's config": dict(config),
+        "the teacher's weights": teacher.identity if teacher is not None else None,
     }
     return Checkpoint(folder=checkpoint_folder(out), identity=identity)
 
@@ -174,13 +186,14 @@ def _fitted(
     rows: RunRows,
     checkpoint: Checkpoint,
     *,
+    teacher: NamedTeacher | None,
     on_step: Callable[[Step], None],
     say: Callable[[str], None],
 ) -> _Fitted:
     """Attach, train, take the adapter off again."""
     check_targets(config, base)
     rack = Rack(base)
-    with open_objective(recipe, base, rack, student=SLOT, say=say) as objective:
+    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as objective:
         examples = examples_of(recipe, base, objective, rows.items, recipe.data)
         eval_examples = examples_of(
             recipe, base, objective, rows.eval_items, recipe.eval_data or ""
