@@ -97,7 +97,7 @@ def _options() -> list[Callable[[Any], Any]]:
         click.option(
             "--keep", type=click.Choice(KEEPS), default="last", help="Which parameters.", **shown
         ),
-        click.option("--checkpoint-every", type=int, default=0, help="Steps; 0: when stopped."),
+        click.option("--checkpoint-every", type=int, default=0, help="Steps; 0: five minutes."),
         click.option("--seed", type=int, default=0, help="Of weights and order.", **shown),
     ]  # fmt: skip
 

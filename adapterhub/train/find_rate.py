@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,18 @@ def find_rate(
     teacher = named_teacher(recipe, spec)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
     memory = _Memory(checkpoint=checkpoint, start=start)
-    found = memory.asked(restart=restart) if keep else None
-    if found is not None:
-        say(f"the rate was found before: {found.rate:g} (--restart searches again)")
-        return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=True)
-    base = base or load_base(spec, device=device)
-    check_targets(config, base)
-    found = _search(recipe, base, config, rows, teacher=teacher, start=start, say=say, watch=watch)
-    if keep:
-        memory.keep(found)
+    with checkpoint.alone() if keep else nullcontext():
+        found = memory.asked(restart=restart) if keep else None
+        if found is not None:
+            say(f"the rate was found before: {found.rate:g} (--restart searches again)")
+            return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=True)
+        base = base or load_base(spec, device=device)
+        check_targets(config, base)
+        found = _search(
+            recipe, base, config, rows, teacher=teacher, start=start, say=say, watch=watch
+        )
+        if keep:
+            memory.keep(found)
     return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=False)
 
 

@@ -93,11 +93,11 @@ def train_adapter(
     rows = rows_of(recipe, say=say)
     teacher = named_teacher(recipe, spec)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
-    if restart:
-        checkpoint.remove()
-    step = checkpoint.step()
     # Open the folder first: an hour of training must not end at a disk that refuses it.
-    with staged_folder(out, overwrite=overwrite) as folder:
+    with checkpoint.alone(), staged_folder(out, overwrite=overwrite) as folder:
+        if restart:
+            checkpoint.remove()
+        step = checkpoint.step()
         base = base or load_base(spec, device=device)
         say(f"{len(rows.items)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
         if step:
