@@ -31,7 +31,7 @@ from adapterhub.models.loader import Base, load_base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.checkpoint import Checkpoint, checkpoint_folder
-from adapterhub.train.checks import check_method, check_packing, check_targets
+from adapterhub.train.checks import check_method, check_packing, check_room, check_targets
 from adapterhub.train.data import Items, check_lengths, load_eval_items, load_items
 from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
@@ -201,6 +201,8 @@ def _fitted(
         adapter = rack.attach_fresh(SLOT, recipe.method, config, seed=recipe.seed)
         try:
             check_packing(recipe, base, adapter)
+            check_room(base, adapter, examples, name=Path(recipe.data).name)
+            check_room(base, adapter, eval_examples, name=Path(recipe.eval_data or "").name)
             outcome = fit(
                 recipe,
                 base,

@@ -106,9 +106,12 @@ class StoredTeacher:
             ).logits.float()
 
     def _check_length(self, tokens: int) -> None:
-        """The teacher's own template may make more of a row than the student's, whose length the
-        run has checked."""
-        limit = self.rack.base.spec.context_length
+        """The teacher's own template, and tokens of its own before the input, may make more of a
+        row than the student's, whose length the run has checked."""
+        limit, tokens = (
+            self.rack.base.spec.context_length,
+            tokens + self.rack.virtual_tokens(self.slots),
+        )
         if limit and tokens > limit:
             raise DataError(
                 f"a row has {tokens} tokens to the teacher {self.name}, which takes {limit}",
