@@ -169,9 +169,9 @@ class _Run:
         if self.explosion.certain:
             return False
         self._check_gradients(number, norm)
-        if self.explosion.calm:
-            self.progress.healthy(self.parameters)
         with uninterrupted():
+            if self.explosion.calm:
+                self.progress.healthy(self.parameters)
             self.clean = False
             self._update()
             self.progress.steps.append(self._note(batch, loss, norm))

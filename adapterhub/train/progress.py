@@ -100,11 +100,17 @@ class Progress:
         self.good_step = self.done
 
     def go_back(self, parameters: Mapping[str, Any]) -> None:
-        """To the last parameters whose loss was good; what came after them broke it."""
-        copy_into(parameters, self.good)
-        del self.steps[self.good_step :]
+        """To the last parameters whose loss was good, on a batch or on the rows held out; what came
+        after them broke it."""
+        source, step = self.good, self.good_step
         if self.best_step > self.good_step:
-            self.best, self.best_step = None, 0
+            held_out = self.steps[self.best_step - 1].eval_loss
+            if self.best is not None and held_out is not None and math.isfinite(held_out):
+                source, step = self.best, self.best_step
+            else:
+                self.best, self.best_step = None, 0
+        copy_into(parameters, source)
+        del self.steps[step:]
 
     def outcome(self, recipe: Recipe, stopped: Stopped, *, kept: int, resumed: int) -> Outcome:
         tokens = self.steps[-1].tokens if self.steps else 0

@@ -256,4 +256,6 @@ def _nothing_done(outcome: Outcome) -> BaseException:
         return KeyboardInterrupt()
     if outcome.stopped == "terminated":
         return Terminated()
-    return TrainingError("the loss was not finite at the first steps", hint="lower --lr")
+    return TrainingError(
+        "the loss was not finite at the first steps, or rose from there", hint="lower --lr"
+    )

@@ -215,6 +215,26 @@ def test_a_run_that_climbs_before_it_breaks_is_taken_back_to_before_the_climb(
     assert sha_of(adapter) == seen[6]
 
 
+def test_the_best_on_rows_held_out_is_kept_however_the_batches_were(base: Base) -> None:
+    """All batches from the third on are worse than twice the first ones, if not lost."""
+    adapter, seen = attach(base), [""]
+    loss = Altered(lambda loss: loss)
+
+    def made(value: Any) -> Any:
+        worse = torch.is_grad_enabled() and len(seen) > 2
+        return value * float("nan") if len(seen) == 6 else value * (6 if worse else 1)
+
+    import torch
+
+    loss.change = made
+    outcome = run(
+        base, adapter, replace(RECIPE, eval_data="x", eval_every=1, keep="best"), loss=loss,
+        eval_examples=examples(base), on_step=lambda _: seen.append(sha_of(adapter)),
+    )  # fmt: skip
+    assert (outcome.stopped, outcome.kept) == ("diverged", 5)
+    assert sha_of(adapter) == seen[5]
+
+
 def test_a_run_that_ends_while_it_explodes_has_not_finished(base: Base) -> None:
     adapter, seen = attach(base), [""]
     outcome = run(
