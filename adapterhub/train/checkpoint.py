@@ -7,17 +7,26 @@ what a run has to remember; when it is written is the loop's.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapterhub.errors import FormatError, StorageError, UsageError
-from adapterhub.hub.files import atomic_write, delete_tree, disk, make_folder, sync_file
+from adapterhub.hub.files import (
+    atomic_write,
+    delete_tree,
+    disk,
+    make_folder,
+    storage_error,
+    sync_file,
+)
 from adapterhub.hub.locks import lock
 from adapterhub.train.optimizer import load_state, state_tensors
 from adapterhub.train.progress import Progress, Step, copy_into
@@ -125,6 +134,12 @@ class Checkpoint:
             with disk("write", self.folder / name):
                 save_file(_apart(groups), self.folder / name)
         except SafetensorError as error:  # as which it reports a full disk
+            delete_tree(self.folder / name)
+            with suppress(OSError):  # unless an earlier checkpoint is in it
+                self.folder.rmdir()
+            if "os error 28" in str(error):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise storage_error(full, "write", self.folder / name) from error
             raise StorageError(
                 f"cannot write {self.folder / name}: {error}", hint="free some space"
             ) from error
