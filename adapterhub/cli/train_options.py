@@ -68,7 +68,10 @@ def _options() -> list[Callable[[Any], Any]]:
             help="How rows share a batch.", **shown,
         ),
         click.option("--max-length", type=int, default=2048, help="Tokens in a row.", **shown),
-        click.option("--lr", type=float, default=1e-3, help="The highest learning rate.", **shown),
+        click.option(
+            "--lr", type=float, default=1e-3,
+            help="The highest learning rate; some methods have their own.", **shown,
+        ),
         click.option("--lr-ratio", type=float, default=1.0, help="B over A (LoRA+).", **shown),
         click.option(
             "--schedule", type=click.Choice(SCHEDULES), default="cosine", help="Of the rate.",
@@ -89,31 +92,60 @@ def _options() -> list[Callable[[Any], Any]]:
             "--checkpointing/--no-checkpointing", default=False,
             help="Less memory for activations, more time.",
         ),
-        click.option("--eval-data", metavar="FILE|TASK", help="Rows to take the loss on."),
+        click.option(
+            "--eval-data", metavar="FILE|TASK", help="Rows to take the loss on: none trained on."
+        ),
         click.option("--eval-every", type=int, default=0, help="Steps; 0: a tenth of the run."),
         click.option("--patience", type=int, default=0, help="Evaluations without a lower loss."),
         click.option(
             "--keep", type=click.Choice(KEEPS), default="last", help="Which parameters.", **shown
         ),
-        click.option("--checkpoint-every", type=int, default=0, help="Steps; 0: when stopped."),
+        click.option("--checkpoint-every", type=int, default=0, help="Steps; 0: five minutes."),
         click.option("--seed", type=int, default=0, help="Of weights and order.", **shown),
     ]  # fmt: skip
 
 
 def recipe_of(settings: Mapping[str, Any], record: Method, *, say: Callable[[str], None]) -> Recipe:
     """The recipe of what was given; a preset fills what was left alone, and says so."""
-    given = _given(settings)
+    return Recipe(**_completed({"method": record.name, **_given(settings)}, record, say=say))
+
+
+def recipe_in(file: Path, *, say: Callable[[str], None]) -> Recipe:
+    """The recipe in a file. One that a run wrote says everything; in one that was written by hand a
+    preset fills what was left out, as it does on the command line."""
+    from adapterhub.formats.recipe_file import decode_recipe
+    from adapterhub.hub.files import disk
+    from adapterhub.plugin.catalog import catalog
+
+    def complete(table: dict[str, Any]) -> dict[str, Any]:
+        method = table.get("method", Recipe.__dataclass_fields__["method"].default)
+        if not isinstance(method, str):
+            return table  # which the decoder refuses by name
+        return _completed(table, catalog().methods[method], say=say)
+
+    with disk("read", file):
+        data = file.read_bytes()
+    return decode_recipe(data, name=file.name, complete=complete)
+
+
+def _completed(
+    given: Mapping[str, Any], record: Method, *, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Fields of a recipe, given on the command line or in a file that was written by hand, with
+    what the method's preset chooses for the others."""
     chosen = {name: value for name, value in record.preset.items() if name not in given}
-    if "options" in record.preset:
-        chosen["options"] = {**record.preset["options"], **given.get("options", {})}
+    options = given.get("options", {})
+    if "options" in record.preset and isinstance(options, Mapping):
+        added = {k: v for k, v in record.preset["options"].items() if k not in options}
+        chosen |= {"options": {**options, **added}} if added else {}
     if chosen:
         words = (f"{name} {_shown(value)}" for name, value in chosen.items())
         say(f"{record.name} chooses {', '.join(words)}")
-    merged = {"method": record.name, **given, **chosen}
-    if merged.get("eval_data") and not merged.get("eval_every"):
-        steps = merged.get("steps", Recipe.__dataclass_fields__["steps"].default)
+    merged = {**given, **chosen}
+    steps = merged.get("steps", Recipe.__dataclass_fields__["steps"].default)
+    if merged.get("eval_data") and not merged.get("eval_every") and isinstance(steps, int):
         merged["eval_every"] = max(1, steps // _EVALUATIONS)
-    return Recipe(**merged)
+    return merged
 
 
 def refuse_beside(file: Path, *, allowed: Iterable[str]) -> None:

@@ -28,8 +28,9 @@ class Capability(enum.StrEnum):
 class Method:
     """`target` provides `adapterhub.domain.protocols.AdapterMethod`; `reference` is the paper.
 
-    `tensors` says whether its adapters hold weights. A preset makes adapters of another method,
-    `stored_as`, and sets fields of the recipe (`preset`) that a person left alone.
+    `tensors` says whether its adapters hold weights. `preset` sets fields of the recipe that a
+    person left alone, such as the learning rate that is usual for it. A method that is no more than
+    a preset makes adapters of another, `stored_as`.
     """
 
     name: str

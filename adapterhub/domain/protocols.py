@@ -110,6 +110,15 @@ class RewritesMessages(Protocol):
         """The conversation as this adapter would have it; asked only while it is active."""
 
 
+@runtime_checkable
+class PrecedesInput(Protocol):
+    """An attached adapter with tokens of its own before the input, which count against the base's
+    context length: whoever has a Prompt of embeddings, or of keys and values, as its patch."""
+
+    @property
+    def virtual_tokens(self) -> int: ...
+
+
 class AdapterMethod(Protocol):
     """How one method configures, attaches and describes its adapters.
 

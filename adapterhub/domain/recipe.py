@@ -31,9 +31,9 @@ class Recipe:
     `checkpointing` recomputes activations in the backward pass. Every `eval_every` steps the loss
     on `eval_data` is taken; a run stops when it has not fallen `patience` times in a row, and
     keeps the `last` or the `best` parameters. A checkpoint is written every `checkpoint_every`
-    steps. `teacher` is an adapter or a composition, on `teacher_base` or on the student's base.
-    `rate_found` says that a search chose `learning_rate`; it is not sought again. 0 switches off
-    what counts.
+    steps, by the clock if that is 0. `teacher` is an adapter or a composition, on `teacher_base` or
+    on the student's base. `rate_found` says that a search chose `learning_rate`; it is not sought
+    again. 0 switches off what else counts.
     """
 
     base: str

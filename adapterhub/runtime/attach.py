@@ -17,6 +17,7 @@ from adapterhub.domain.protocols import (
     AdapterMethod,
     AttachedAdapter,
     LoadedBase,
+    PrecedesInput,
     RewritesMessages,
 )
 from adapterhub.errors import CapabilityError
@@ -93,6 +94,11 @@ class Rack:
         for adapter in rewriting:
             messages = adapter.messages(messages)
         return messages
+
+    def virtual_tokens(self, slots: Slots) -> int:
+        """How many tokens these slots' adapters put before the input, beyond its own."""
+        adapters = [self.attached[slot] for slot, _ in slots]
+        return sum(a.virtual_tokens for a in adapters if isinstance(a, PrecedesInput))
 
     def detach(self, slot: str) -> None:
         self._forget(slot)

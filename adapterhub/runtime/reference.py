@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest
+from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import DataError, UsageError
@@ -47,7 +47,7 @@ class ReferenceEngine:
             raise UsageError("only a single request can stream", hint="ask one at a time")
         prompts = [self._chat.prompt_ids(messages) for messages in self._rewritten(requests)]
         for request, prompt in zip(requests, prompts, strict=True):
-            self._check_length(len(prompt) + request.max_new_tokens)
+            self._check_length(len(prompt) + request.max_new_tokens, request.slots)
         answers: dict[int, Generation] = {}
         for batch in self._batches(requests, prompts, generating=True):
             chosen = [requests[i] for i in batch]
@@ -67,8 +67,8 @@ class ReferenceEngine:
             for messages, request in zip(asked, requests, strict=True)
         ]
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        for row in rows:
-            self._check_length(len(row))
+        for request, row in zip(requests, rows, strict=True):
+            self._check_length(len(row), request.slots)
         scores: dict[int, Score] = {}
         for batch in self._batches(requests, rows, generating=False):
             made = self._score_batch(
@@ -191,11 +191,12 @@ class ReferenceEngine:
             "attention_mask": torch.tensor(mask, device=self.base.device),
         }
 
-    def _check_length(self, tokens: int) -> None:
-        limit = self.base.spec.context_length
-        if limit and tokens > limit:
+    def _check_length(self, tokens: int, slots: Slots) -> None:
+        limit, ahead = self.base.spec.context_length, self.rack.virtual_tokens(slots)
+        if limit and tokens + ahead > limit:
+            virtual = f", {ahead} of them virtual tokens," if ahead else ""
             raise DataError(
-                f"{tokens} tokens are asked of a base that takes {limit}",
+                f"{tokens + ahead} tokens{virtual} are asked of a base that takes {limit}",
                 hint="shorten the prompt or lower --max-new-tokens",
             )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from adapterhub.domain.method import Capability
-from adapterhub.domain.patch import Prompt
+from adapterhub.domain.patch import Patch, Prompt
+from adapterhub.domain.protocols import PrecedesInput
 from adapterhub.errors import CapabilityError
 from adapterhub.models.loader import Base
 from adapterhub.models.merge import merge
@@ -27,6 +28,15 @@ class Describing(Ground):
         adapter.activate()
         expected = plain.answers(bare, [(patches, 1.0)])
         agree(plain.logits_of(dense.model), expected, within=2e-5, what="adapter and patches")
+
+    def test_the_tokens_it_puts_before_the_input_are_counted(self, dense: Base) -> None:
+        """Else a prompt that fits without them runs past the base's context."""
+        adapter = self.attach_shaken(dense)
+        patches = self.patches(dense, adapter)
+        counted = adapter.virtual_tokens if isinstance(adapter, PrecedesInput) else 0
+        assert counted == sum(ahead(patch) for _, patch in patches), (
+            f"{self.method} has to say its virtual_tokens (PrecedesInput)"
+        )
 
     @promise(tensors=True)
     def test_its_patches_can_be_read_from_what_is_stored(self, dense: Base) -> None:
@@ -97,3 +107,11 @@ class Describing(Ground):
         with pytest.raises(CapabilityError):
             merge(dense, patches, dequantize=True)
         assert plain.base_bytes(dense.model) == before
+
+
+def ahead(patch: Patch) -> int:
+    """How many tokens a patch puts before the input."""
+    if not isinstance(patch, Prompt):
+        return 0
+    embeddings = 0 if patch.embeddings is None else len(patch.embeddings)
+    return embeddings + (0 if patch.key_values is None else int(patch.key_values.shape[3]))

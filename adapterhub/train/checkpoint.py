@@ -7,26 +7,69 @@ what a run has to remember; when it is written is the loop's.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapterhub.errors import FormatError, StorageError, UsageError
-from adapterhub.hub.files import atomic_write, delete_tree, disk, make_folder, sync_file
+from adapterhub.hub.files import (
+    atomic_write,
+    delete_tree,
+    disk,
+    make_folder,
+    storage_error,
+    sync_file,
+)
+from adapterhub.hub.locks import lock
 from adapterhub.train.optimizer import load_state, state_tensors
 from adapterhub.train.progress import Progress, Step, copy_into
 
-VERSION = 1
+VERSION = 2
 FILE = "checkpoint.json"
+# By the clock: often enough that a kill costs little, seldom enough that writing does not.
+SECONDS, SHARE = 300.0, 0.02
 
 
 def checkpoint_folder(out: Path) -> Path:
     """Where a run into `out` keeps its checkpoint: a hidden folder beside it."""
     out = out.absolute()
     return out.with_name(f".{out.name}.checkpoint")
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """When the clock asks for a checkpoint: every five minutes, and less often where writing one
+    takes so long that it would be more than a fiftieth of the run's time."""
+
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(init=False)
+    last: float = field(init=False)
+    spent: float = 0.0
+    longest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = self.last = self.clock()
+
+    def due(self) -> bool:
+        now = self.clock()
+        allowed = SHARE * (now - self.began)
+        return now - self.last >= SECONDS and self.spent + self.longest <= allowed
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Take the time of the block, in which a checkpoint is written."""
+        start = self.clock()
+        yield
+        self.last = self.clock()
+        self.spent += self.last - start
+        self.longest = max(self.longest, self.last - start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +79,26 @@ class Checkpoint:
 
     folder: Path
     identity: Mapping[str, Any]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only process that trains into the adapter's folder; the lock goes with its
+        process, however that ends.
+
+        Raises UsageError while another one does. Where the file system has no locks, none is seen.
+        """
+        path = self.folder.with_suffix(".lock")
+
+        def refuse(_: str) -> None:
+            with disk("read", path):
+                holder = path.read_text() or "?"
+            raise UsageError(
+                f"process {holder} trains into the same folder, and its state is in {self.folder}",
+                hint="wait until it is done, or name another folder: -o DIR",
+            )
+
+        with lock(path, note=refuse):
+            yield
 
     def step(self) -> int | None:
         """The step to go on from, None if there is no checkpoint. Raises UsageError for one of
@@ -62,6 +125,7 @@ class Checkpoint:
             "parameter": parameters,
             "optimizer": state,
             "best": progress.best or {},
+            "good": progress.good,
             "rng": progress.rng,
         }
         name = f"state-{progress.done}-{secrets.token_hex(4)}.safetensors"
@@ -70,6 +134,12 @@ class Checkpoint:
             with disk("write", self.folder / name):
                 save_file(_apart(groups), self.folder / name)
         except SafetensorError as error:  # as which it reports a full disk
+            delete_tree(self.folder / name)
+            with suppress(OSError):  # unless an earlier checkpoint is in it
+                self.folder.rmdir()
+            if "os error 28" in str(error):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise storage_error(full, "write", self.folder / name) from error
             raise StorageError(
                 f"cannot write {self.folder / name}: {error}", hint="free some space"
             ) from error
@@ -84,6 +154,7 @@ class Checkpoint:
                 "optimizer": progress.optimizer,
                 "positions": progress.positions,
                 "best_step": progress.best_step,
+                "good_step": progress.good_step,
                 "stale": progress.stale,
             },
             "steps": [asdict(step) for step in progress.steps],
@@ -109,9 +180,10 @@ class Checkpoint:
                     for name, tensor in tensors.items()
                     if name.startswith(f"{kind}/")
                 }
-                for kind in ("parameter", "optimizer", "best", "rng")
+                for kind in ("parameter", "optimizer", "best", "good", "rng")
             }
             copy_into(parameters, kinds["parameter"])
+            copy_into(progress.good, kinds["good"])
         except (SafetensorError, KeyError, RuntimeError) as error:
             raise _broken(path) from error
         load_state(optimizer, kinds["optimizer"], facts["optimizer"])

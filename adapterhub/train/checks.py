@@ -1,21 +1,21 @@
 """Whether a method, a base and a recipe go together, asked before a run costs anything.
 
-Knows records, sites and patches; rows, steps and files are checked where they are read.
+Knows records, sites, patches and lengths; what rows say is checked where they are read.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.patch import Prompt
-from adapterhub.domain.protocols import AttachedAdapter
+from adapterhub.domain.protocols import AttachedAdapter, Example, LoadedBase, PrecedesInput
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.sites import SITE_KINDS
-from adapterhub.errors import CapabilityError, UsageError
+from adapterhub.errors import CapabilityError, DataError, UsageError
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import method_of
 
@@ -64,3 +64,21 @@ def check_packing(recipe: Recipe, base: Base, adapter: AttachedAdapter) -> None:
             "conversations",
             hint="use --batching bucketed",
         )
+
+
+def check_room(
+    base: LoadedBase, adapter: AttachedAdapter, examples: Sequence[Example], *, name: str
+) -> None:
+    """Raises DataError for a row that fits into the base's context only without the adapter's
+    virtual tokens, of which the last positions would run past it."""
+    limit = base.spec.context_length
+    if not limit or not isinstance(adapter, PrecedesInput):
+        return
+    ahead = adapter.virtual_tokens
+    for example in examples:
+        if len(example.ids) + ahead > limit:
+            raise DataError(
+                f"{name} line {example.line} has {len(example.ids)} tokens behind {ahead} virtual "
+                f"ones, and {base.spec.name} takes {limit}",
+                hint="shorten or split the row, or use fewer virtual tokens: -O tokens=N",
+            )

@@ -20,6 +20,8 @@ from adapterhub.train.batching import flat, pack
 TASK_ROWS = 400
 EVAL_ROWS = 100
 
+Items = Sequence[tuple[int, Item]]
+
 
 def load_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
     """(line number, conversation) pairs and the rows' sha256: of a JSONL file, else of a task.
@@ -33,13 +35,31 @@ def load_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
     return _items_of(rows, name=data)
 
 
-def load_eval_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
-    """The same of rows to evaluate on; a task gives some that it never trains on."""
+def load_eval_items(data: str, *, seed: int, trained: Items) -> tuple[Items, str, int]:
+    """The same of rows to evaluate on, without those that are `trained` on, and how many of a file
+    that left out.
+
+    A task gives other rows of the kind it trains on: those it holds out are what `eval` reports on,
+    and a run that was stopped or kept by them would have seen them. Raises UsageError if no row is
+    left.
+    """
     path = _file(data, option="--eval-data")
     if path is not None:
-        return _items_of(read_rows(path), name=path.name)
-    held_out = _task(data).held_out(EVAL_ROWS, seed=seed)
-    return list(enumerate(held_out.items, start=1)), held_out.digest
+        rows = read_rows(path)
+    else:
+        rows = list(enumerate(_task(data).train_rows(TASK_ROWS, seed=seed ^ 1), start=1))
+    items, _ = _items_of(rows, name=path.name if path else data)
+    known = {item for _, item in trained}
+    kept = [place for place, (_, item) in enumerate(items) if item not in known]
+    if not kept:
+        raise UsageError(
+            f"{data} holds the rows that are trained on, which says nothing of others",
+            hint="name other rows: --eval-data FILE",
+        )
+    dropped = len(items) - len(kept) if path is not None else 0
+    if path is None:
+        kept = kept[:EVAL_ROWS]
+    return [items[place] for place in kept], digest_of([rows[place][1] for place in kept]), dropped
 
 
 def _file(data: str, *, option: str) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.checkpoint import Checkpoint
 from adapterhub.train.checks import check_method, check_targets
 from adapterhub.train.found import JSON_FILE, decode, document
+from adapterhub.train.named_teacher import NamedTeacher, named_teacher
 from adapterhub.train.objective import make_objective, open_objective
 from adapterhub.train.run import SLOT, RunRows, checkpoint_of, examples_of, rows_of
 from adapterhub.train.trials import Found, Search, set_aside, some_of
@@ -69,17 +71,22 @@ def find_rate(
     check_method(catalog().methods[recipe.method], spec)
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
-    rows = rows_of(recipe)
-    memory = _Memory(checkpoint=checkpoint_of(recipe, out, spec, config, rows), start=start)
-    found = memory.asked(restart=restart) if keep else None
-    if found is not None:
-        say(f"the rate was found before: {found.rate:g} (--restart searches again)")
-        return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=True)
-    base = base or load_base(spec, device=device)
-    check_targets(config, base)
-    found = _search(recipe, base, config, rows, start=start, say=say, watch=watch)
-    if keep:
-        memory.keep(found)
+    rows = rows_of(recipe, say=say)
+    teacher = named_teacher(recipe, spec)
+    checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
+    memory = _Memory(checkpoint=checkpoint, start=start)
+    with checkpoint.alone() if keep else nullcontext():
+        found = memory.asked(restart=restart) if keep else None
+        if found is not None:
+            say(f"the rate was found before: {found.rate:g} (--restart searches again)")
+            return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=True)
+        base = base or load_base(spec, device=device)
+        check_targets(config, base)
+        found = _search(
+            recipe, base, config, rows, teacher=teacher, start=start, say=say, watch=watch
+        )
+        if keep:
+            memory.keep(found)
     return Searched(recipe=_with(recipe, found), found=found, base=base, remembered=False)
 
 
@@ -89,12 +96,13 @@ def _search(
     config: dict[str, Any],
     rows: RunRows,
     *,
+    teacher: NamedTeacher | None,
     start: float | None,
     say: Callable[[str], None],
     watch: Callable[[int, int, str], None],
 ) -> Found:
     rack = Rack(base)
-    with open_objective(recipe, base, rack, student=SLOT, say=say) as objective:
+    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as objective:
         train = tuple(examples_of(recipe, base, objective, rows.items, recipe.data))
         if recipe.eval_data is not None:
             found = examples_of(recipe, base, objective, rows.eval_items, recipe.eval_data)

@@ -1,17 +1,16 @@
 """The training loop, to be read from top to bottom.
 
 Parameters move only after the loss and the gradient were seen to be finite, and go back to those of
-the last good loss when the next ones are not; a signal waits until an update is whole. So whatever
-stops a run (Ctrl-C, SIGTERM, divergence), what it leaves is good. It knows an objective and an
-adapter's parameters, not which method or task they belong to.
+the last good loss when later ones are not, or explode; a signal waits until an update is whole. So
+whatever stops a run (Ctrl-C, SIGTERM, divergence), what it leaves is good. It knows an objective
+and an adapter's parameters, not which method or task they belong to.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,18 +19,20 @@ from adapterhub.domain.protocols import AttachedAdapter, Example, LoadedBase, Ob
 from adapterhub.domain.recipe import Recipe, learning_rate_at
 from adapterhub.errors import Terminated, TrainingError
 from adapterhub.train.batching import batches
-from adapterhub.train.checkpoint import Checkpoint
+from adapterhub.train.checkpoint import Checkpoint, Pace
 from adapterhub.train.guard import (
     Explosion,
     all_finite,
     any_moved,
     check_gradients,
+    named,
     nothing_moved,
     only_these_train,
     uninterrupted,
+    unreached,
 )
 from adapterhub.train.optimizer import make_optimizer, set_rate
-from adapterhub.train.passes import Passes
+from adapterhub.train.passes import Passes, training
 from adapterhub.train.progress import (
     Outcome,
     Progress,
@@ -84,14 +85,13 @@ def fit(
         progress=Progress(part=part, optimizer=kind),
     )
     torch.manual_seed(recipe.seed)
-    with _training(base, parameters, checkpointing=recipe.checkpointing):
+    with training(base, parameters, checkpointing=recipe.checkpointing):
         return run.to_the_end(examples)
 
 
 @dataclass(kw_only=True)
 class _Run:
-    """One call of `fit`. `good` is the one copy of the parameters, from before the last update that
-    may prove bad; `good_step` the step after which they were so."""
+    """One call of `fit`. `silent` are the parameters that no gradient has reached so far."""
 
     recipe: Recipe
     parameters: dict[str, Any]
@@ -102,17 +102,17 @@ class _Run:
     rate: Callable[[int], float]
     checkpoint: Checkpoint | None
     progress: Progress
-    good: dict[str, Any] = field(default_factory=dict)
-    good_step: int = 0
     resumed: int = 0
     moved: bool = False
     clean: bool = True
+    silent: frozenset[str] = frozenset()
     explosion: Explosion = field(default_factory=Explosion)
+    pace: Pace = field(default_factory=Pace)
     clock: float = field(default_factory=time.perf_counter)
 
     def to_the_end(self, examples: Sequence[Example]) -> Outcome:
+        self.progress.good = copy_of(self.parameters)
         self._resume()
-        self.good, self.good_step = copy_of(self.parameters), self.progress.done
         try:
             stopped = self._steps(examples)
         except (KeyboardInterrupt, Terminated) as stop:
@@ -122,10 +122,10 @@ class _Run:
         except BaseException:  # a full disk, a teacher's fault: what was learnt is worth keeping
             self._keep()
             raise
-        if stopped != "diverged" and not all_finite(self.parameters):
+        if self.explosion.ended_lost or not all_finite(self.parameters):
             stopped = "diverged"
         if stopped == "diverged":
-            self._go_back()
+            self.progress.go_back(self.parameters)
         else:
             self._keep()  # until the adapter itself is on the disk
         kept = self.progress.done
@@ -163,15 +163,15 @@ class _Run:
         set_rate(self.optimizer, self.rate(number))
         loss, positions = self.passes.gradient(batch, self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip))
-        suspect = self.explosion.suspect(loss)
-        if not (math.isfinite(loss) and math.isfinite(norm)) or self.explosion.certain:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             return False
-        if number == self.resumed:
-            check_gradients(self.passes.base, self.parameters, norm)
-        if not suspect:
-            copy_into(self.good, self.parameters)
-            self.good_step = number
+        self.explosion.see(loss)
+        if self.explosion.certain:
+            return False
+        self._check_gradients(number, norm)
         with uninterrupted():
+            if self.explosion.calm:
+                self.progress.healthy(self.parameters)
             self.clean = False
             self._update()
             self.progress.steps.append(self._note(batch, loss, norm))
@@ -207,11 +207,26 @@ class _Run:
             seconds=(last.seconds if last else 0.0) + elapsed,
         )
 
+    def _check_gradients(self, number: int, norm: float) -> None:
+        """A may wait for B's first move, and so may all that is multiplied by what starts at zero;
+        what the second step does not reach either, none will."""
+        if number == self.resumed:
+            check_gradients(self.passes.base, self.parameters, norm)
+            self.silent = unreached(self.parameters)
+        elif number == self.resumed + 1 and self.silent:
+            self.silent &= unreached(self.parameters)
+            if self.silent:
+                names = [name for name in self.parameters if name in self.silent]
+                self.passes.say(
+                    f"no gradient reaches {len(names)} of {len(self.parameters)} parameters, which "
+                    f"stay as they are: {named(names)}"
+                )
+
     def _check_movement(self, number: int) -> None:
         """Warm-up may be too slow for the first update to show, but not for the second."""
         if number > 1 or self.moved or self.resumed:
             return
-        self.moved = self.good_step != number or any_moved(self.good, self.parameters)
+        self.moved = any_moved(self.progress.good, self.parameters)
         if not self.moved and (number == 1 or self.recipe.steps == 1):
             raise nothing_moved()
 
@@ -228,17 +243,18 @@ class _Run:
         self.checkpoint.load(self.progress, self.parameters, self.optimizer)
         self.passes.part = self.progress.part
         self.resumed = self.progress.done
-        self.explosion.first = self.progress.steps[0].loss
+        for step in self.progress.steps:
+            self.explosion.see(step.loss)
         set_generators(self.progress.rng, self.passes.base.device)
 
     def _checkpoint_is_due(self) -> bool:
-        """Never of a state that is on its way to diverge."""
         every = self.recipe.checkpoint_every
-        return every > 0 and self.progress.done % every == 0 and not self.explosion.streak
+        return self.progress.done % every == 0 if every else self.pace.due()
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            self.checkpoint.save(self.progress, self.parameters, self.optimizer)
+            with self.pace.writing():
+                self.checkpoint.save(self.progress, self.parameters, self.optimizer)
 
     def _keep(self) -> None:
         """A checkpoint of the last whole step, if there was one."""
@@ -248,45 +264,11 @@ class _Run:
 
     def _stopped(self, stop: BaseException) -> Outcome:
         if not self.clean:  # within an update that nothing protected: it is taken back
-            self._go_back()
+            self.progress.go_back(self.parameters)
         else:
             self._keep()
         stopped: Stopped = "terminated" if isinstance(stop, Terminated) else "interrupted"
         return self._outcome(stopped, kept=self.progress.done)
 
-    def _go_back(self) -> None:
-        """To the last parameters whose loss was good; the update after them is what broke it."""
-        copy_into(self.parameters, self.good)
-        del self.progress.steps[self.good_step :]
-        if self.progress.best_step > self.good_step:
-            self.progress.best, self.progress.best_step = None, 0
-
     def _outcome(self, stopped: Stopped, *, kept: int) -> Outcome:
         return self.progress.outcome(self.recipe, stopped, kept=kept, resumed=self.resumed)
-
-
-@contextmanager
-def _training(
-    base: LoadedBase, parameters: dict[str, Any], *, checkpointing: bool
-) -> Iterator[None]:
-    """The base in training mode, as it was afterwards, however the block ends."""
-    model = base.model
-    if checkpointing:
-        # Re-entrant checkpoints would need inputs with a gradient, which a frozen base has not.
-        _switch(model, "enable", {"use_reentrant": False})
-    model.train()
-    try:
-        yield
-    finally:
-        model.eval()
-        if checkpointing:
-            _switch(model, "disable")
-        for tensor in parameters.values():
-            tensor.requires_grad_(False)
-            tensor.grad = None
-
-
-def _switch(model: Any, way: str, *settings: Any) -> None:
-    """Newer releases of transformers say activation checkpointing for the same."""
-    newer = getattr(model, f"activation_checkpointing_{way}", None)
-    (newer or getattr(model, f"gradient_checkpointing_{way}"))(*settings)

@@ -14,6 +14,7 @@ from adapterhub.errors import UsageError
 from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog, load_target
 from adapterhub.runtime.attach import Rack
+from adapterhub.train.named_teacher import NamedTeacher, named_teacher
 from adapterhub.train.teacher import open_teacher
 
 
@@ -50,14 +51,17 @@ def open_objective(
     rack: Rack,
     *,
     student: str,
+    teacher: NamedTeacher | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Objective]:
     """The objective for a run on `base`, whose adapter is, or will be, in the slot `student` of
-    `rack`. The teacher leaves when the block ends, and before the student does or after it."""
+    `rack`; `teacher` is the recipe's if it was found before. The teacher leaves when the block
+    ends, and before the student does or after it."""
     make_objective(recipe)
+    named = teacher or named_teacher(recipe, base.spec)
     with ExitStack() as stack:
-        teacher = None
-        if catalog().trainers[recipe.trainer].teacher:
-            teacher = open_teacher(recipe, base, rack, student=student, say=say)
-            stack.callback(teacher.close)
-        yield make_objective(recipe, teacher=teacher)
+        opened = None
+        if named is not None:
+            opened = open_teacher(named, base, rack, student=student, say=say)
+            stack.callback(opened.close)
+        yield make_objective(recipe, teacher=opened)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapterhub.domain.recipe import Optimizer, Recipe
+from adapterhub.errors import UsageError
 
 # LoRA's B factors, by the names they are stored under.
 _B_FACTORS = (".lora_B.weight", ".lora_embedding_B")
@@ -17,7 +18,10 @@ _B_FACTORS = (".lora_B.weight", ".lora_embedding_B")
 def make_optimizer(
     recipe: Recipe, parameters: Mapping[str, Any], *, device: str, say: Callable[[str], None]
 ) -> tuple[Any, Optimizer]:
-    """The optimizer and the name of what it really is: 8 bits are kept on CUDA only."""
+    """The optimizer and the name of what it really is: 8 bits are kept on CUDA only.
+
+    Raises UsageError for a ratio between two rates where there is nothing to have the second one.
+    """
     import torch
 
     groups = _groups(recipe, parameters)
@@ -43,6 +47,12 @@ def _groups(recipe: Recipe, parameters: Mapping[str, Any]) -> Any:
     if recipe.lr_ratio == 1.0:
         return list(parameters.values())
     fast = [tensor for name, tensor in parameters.items() if name.endswith(_B_FACTORS)]
+    if not fast:
+        raise UsageError(
+            f"--lr-ratio {recipe.lr_ratio:g} would change nothing: what {recipe.method} trains "
+            "here has no B factors",
+            hint="leave it out, or use --method lora",
+        )
     rest = [tensor for name, tensor in parameters.items() if not name.endswith(_B_FACTORS)]
     groups = ({"params": rest}, {"params": fast, "ratio": recipe.lr_ratio})
     return [group for group in groups if group["params"]]

@@ -6,7 +6,8 @@ and how far, is the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -113,3 +114,30 @@ class Passes:
             if self.base.device.startswith("cuda"):
                 torch.cuda.empty_cache()
             set_generators(states, self.base.device)
+
+
+@contextmanager
+def training(
+    base: LoadedBase, parameters: Mapping[str, Any], *, checkpointing: bool
+) -> Iterator[None]:
+    """The base in training mode, as it was afterwards, however the block ends."""
+    model = base.model
+    if checkpointing:
+        # Re-entrant checkpoints would need inputs with a gradient, which a frozen base has not.
+        _switch(model, "enable", {"use_reentrant": False})
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
+        if checkpointing:
+            _switch(model, "disable")
+        for tensor in parameters.values():
+            tensor.requires_grad_(False)
+            tensor.grad = None
+
+
+def _switch(model: Any, way: str, *settings: Any) -> None:
+    """Newer releases of transformers say activation checkpointing for the same."""
+    newer = getattr(model, f"activation_checkpointing_{way}", None)
+    (newer or getattr(model, f"gradient_checkpointing_{way}"))(*settings)

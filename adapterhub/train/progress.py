@@ -58,7 +58,9 @@ class Outcome:
 class Progress:
     """What a run needs to go on. `part` rows go through the model at once; `positions` have so far,
     padding included; `best` are parameters on the CPU, those of `best_step`; `stale` evaluations
-    have passed since; `rng` are the states of torch's generators after the last step."""
+    have passed since. `good` are the parameters to go back to, those of `good_step`, from before
+    the last update that may prove bad. `rng` are the states of torch's generators after the last
+    step."""
 
     part: int
     optimizer: str = "adamw"
@@ -67,6 +69,8 @@ class Progress:
     best: dict[str, Any] | None = None
     best_step: int = 0
     stale: int = 0
+    good: dict[str, Any] = field(default_factory=dict)
+    good_step: int = 0
     rng: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +93,24 @@ class Progress:
                 self.best = {n: t.detach().to("cpu", copy=True) for n, t in parameters.items()}
         else:
             self.stale += 1
+
+    def healthy(self, parameters: Mapping[str, Any]) -> None:
+        """Remember the parameters as they are, whose loss was good, before they are updated."""
+        copy_into(self.good, parameters)
+        self.good_step = self.done
+
+    def go_back(self, parameters: Mapping[str, Any]) -> None:
+        """To the last parameters whose loss was good, on a batch or on the rows held out; what came
+        after them broke it."""
+        source, step = self.good, self.good_step
+        if self.best_step > self.good_step:
+            held_out = self.steps[self.best_step - 1].eval_loss
+            if self.best is not None and held_out is not None and math.isfinite(held_out):
+                source, step = self.best, self.best_step
+            else:
+                self.best, self.best_step = None, 0
+        copy_into(parameters, source)
+        del self.steps[step:]
 
     def outcome(self, recipe: Recipe, stopped: Stopped, *, kept: int, resumed: int) -> Outcome:
         tokens = self.steps[-1].tokens if self.steps else 0

@@ -5,14 +5,13 @@ Loads, attaches, trains and saves; how a step goes is the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.evaluation import Item
 from adapterhub.domain.manifest import Manifest
 from adapterhub.domain.match import record_of
 from adapterhub.domain.protocols import Example, Objective
@@ -23,7 +22,6 @@ from adapterhub.errors import (
     Terminated,
     TerminatedRunError,
     TrainingError,
-    UsageError,
 )
 from adapterhub.formats.recipe_file import recipe_table
 from adapterhub.formats.schema import to_plain
@@ -33,18 +31,17 @@ from adapterhub.models.loader import Base, load_base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.train.checkpoint import Checkpoint, checkpoint_folder
-from adapterhub.train.checks import check_method, check_packing, check_targets
-from adapterhub.train.data import check_lengths, load_eval_items, load_items
+from adapterhub.train.checks import check_method, check_packing, check_room, check_targets
+from adapterhub.train.data import Items, check_lengths, load_eval_items, load_items
 from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
+from adapterhub.train.named_teacher import NamedTeacher, named_teacher, taught_by
 from adapterhub.train.objective import make_objective, open_objective
 from adapterhub.train.save import save_adapter
 
 SLOT = "trained"
 # What may change between a run and its continuation: where the same rows lie, and how often.
 _FREE = ("data", "eval_data", "checkpoint_every")
-
-Items = Sequence[tuple[int, Item]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,18 +90,21 @@ def train_adapter(
     check_method(record, spec)
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
-    rows = rows_of(recipe)
-    checkpoint = checkpoint_of(recipe, out, spec, config, rows)
-    if restart:
-        checkpoint.remove()
-    step = checkpoint.step()
+    rows = rows_of(recipe, say=say)
+    teacher = named_teacher(recipe, spec)
+    checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
     # Open the folder first: an hour of training must not end at a disk that refuses it.
-    with staged_folder(out, overwrite=overwrite) as folder:
+    with checkpoint.alone(), staged_folder(out, overwrite=overwrite) as folder:
+        if restart:
+            checkpoint.remove()
+        step = checkpoint.step()
         base = base or load_base(spec, device=device)
         say(f"{len(rows.items)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
         if step:
             say(f"resuming at step {step}, from {checkpoint.folder}")
-        fitted = _fitted(recipe, base, config, rows, checkpoint, on_step=on_step, say=say)
+        fitted = _fitted(
+            recipe, base, config, rows, checkpoint, teacher=teacher, on_step=on_step, say=say
+        )
         _raise_if_stopped(fitted.outcome, checkpoint)
         manifest = save_adapter(
             folder,
@@ -116,6 +116,7 @@ def train_adapter(
             state=fitted.state,
             data_sha256=rows.sha256,
             outcome=fitted.outcome,
+            facts=taught_by(teacher),
         )
         for name, data in files.items():
             (folder / name).write_bytes(data)
@@ -128,22 +129,30 @@ def train_adapter(
 # --- before anything is loaded ----------------------------------------------------------------
 
 
-def rows_of(recipe: Recipe) -> RunRows:
-    """Raises UsageError for rows that are trained and evaluated on alike."""
+def rows_of(recipe: Recipe, *, say: Callable[[str], None] = lambda _: None) -> RunRows:
+    """Raises UsageError when every row to evaluate on is trained on as well."""
     items, sha256 = load_items(recipe.data, seed=recipe.seed)
     if recipe.eval_data is None:
         return RunRows(items=items, sha256=sha256)
-    eval_items, eval_sha256 = load_eval_items(recipe.eval_data, seed=recipe.seed)
-    if eval_sha256 == sha256:
-        raise UsageError(
-            f"{recipe.eval_data} holds the rows that are trained on, which says nothing of others",
-            hint="name other rows: --eval-data",
+    eval_items, eval_sha256, dropped = load_eval_items(
+        recipe.eval_data, seed=recipe.seed, trained=items
+    )
+    if dropped:
+        say(
+            f"{dropped} of {dropped + len(eval_items)} rows of {Path(recipe.eval_data).name} are "
+            "trained on, and are left out of the evaluation"
         )
     return RunRows(items=items, sha256=sha256, eval_items=eval_items, eval_sha256=eval_sha256)
 
 
 def checkpoint_of(
-    recipe: Recipe, out: Path, spec: BaseSpec, config: Mapping[str, Any], rows: RunRows
+    recipe: Recipe,
+    out: Path,
+    spec: BaseSpec,
+    config: Mapping[str, Any],
+    rows: RunRows,
+    *,
+    teacher: NamedTeacher | None,
 ) -> Checkpoint:
     settings = {name: v for name, v in recipe_table(recipe).items() if name not in _FREE}
     identity = {
@@ -152,6 +161,7 @@ def checkpoint_of(
         "the rows of --eval-data": rows.eval_sha256,
         "the base's weights": to_plain(record_of(spec)),
         "the method's config": dict(config),
+        "the teacher's weights": teacher.identity if teacher is not None else None,
     }
     return Checkpoint(folder=checkpoint_folder(out), identity=identity)
 
@@ -176,13 +186,14 @@ def _fitted(
     rows: RunRows,
     checkpoint: Checkpoint,
     *,
+    teacher: NamedTeacher | None,
     on_step: Callable[[Step], None],
     say: Callable[[str], None],
 ) -> _Fitted:
     """Attach, train, take the adapter off again."""
     check_targets(config, base)
     rack = Rack(base)
-    with open_objective(recipe, base, rack, student=SLOT, say=say) as objective:
+    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as objective:
         examples = examples_of(recipe, base, objective, rows.items, recipe.data)
         eval_examples = examples_of(
             recipe, base, objective, rows.eval_items, recipe.eval_data or ""
@@ -190,6 +201,8 @@ def _fitted(
         adapter = rack.attach_fresh(SLOT, recipe.method, config, seed=recipe.seed)
         try:
             check_packing(recipe, base, adapter)
+            check_room(base, adapter, examples, name=Path(recipe.data).name)
+            check_room(base, adapter, eval_examples, name=Path(recipe.eval_data or "").name)
             outcome = fit(
                 recipe,
                 base,
@@ -243,4 +256,6 @@ def _nothing_done(outcome: Outcome) -> BaseException:
         return KeyboardInterrupt()
     if outcome.stopped == "terminated":
         return Terminated()
-    return TrainingError("the loss was not finite at the first steps", hint="lower --lr")
+    return TrainingError(
+        "the loss was not finite at the first steps, or rose from there", hint="lower --lr"
+    )

@@ -1,4 +1,4 @@
-"""Open the teacher a recipe names, and ask it what it would say.
+"""Open a teacher, and ask it what it would say.
 
 A teacher on the student's own base shares that base's weights in memory: it is a few more slots,
 heard while the student is not. Knows bases, racks and slots; what is made of the logits is the
@@ -13,50 +13,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.digest import digest_of
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.domain.protocols import AttachedAdapter, ChatTokens, RewritesMessages
-from adapterhub.domain.recipe import Recipe
-from adapterhub.domain.refs import Ref
-from adapterhub.errors import DataError, MismatchError, UsageError
-from adapterhub.hub.client import pull
-from adapterhub.models.bases import find_base
+from adapterhub.errors import DataError, UsageError
 from adapterhub.models.chat import Chat
 from adapterhub.models.loader import Base, load_base
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import Rack
-from adapterhub.runtime.subjects import Fetched, Subject, attach_subject, resolve_subject
+from adapterhub.runtime.subjects import attach_subject
+from adapterhub.train.named_teacher import NamedTeacher
 
 
 def open_teacher(
-    recipe: Recipe,
+    named: NamedTeacher,
     base: Base,
     rack: Rack,
     *,
     student: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> StoredTeacher:
-    """The recipe's adapters on its other base, or on the student's `base`, whose `rack` has or
-    will have the student in the slot `student`.
-
-    Raises UsageError when teacher and student are one, MismatchError for an adapter made for
-    another base than the teacher's.
-    """
-    subject = resolve_subject(recipe.teacher, _fetch) if recipe.teacher else None
-    named = recipe.teacher_base
-    shared = named is None or named == base.spec.name
-    spec = base.spec if shared or named is None else find_base(named)
-    if subject is not None:
-        _check_made_for(subject, spec)
-    elif shared:
-        raise UsageError(
-            f"teacher and student are the same, the bare base {spec.name}",
-            hint="name adapters to learn from (--teacher REF) or another --teacher-base",
-        )
-    mine = base if shared else load_base(spec, device=base.device)
+    """The named adapters on their base, which is loaded unless it is the student's `base`, whose
+    `rack` has or will have the student in the slot `student`."""
+    subject, shared = named.subject, named.shared
+    mine = base if shared else load_base(named.spec, device=base.device)
     own = rack if shared else Rack(mine)
     before = frozenset(own.attached)
     with ExitStack() as undo:
@@ -64,8 +44,8 @@ def open_teacher(
         slots = attach_subject(own, subject) if subject is not None else ()
         undo.pop_all()
     teacher = StoredTeacher(
-        name=_name(subject, spec, shared=shared),
-        digest=_digest(subject, spec),
+        name=named.name,
+        digest=named.digest,
         tokenizer=mine.tokenizer,
         vocabulary=int(mine.model.config.get_text_config().vocab_size),
         slots=slots,
@@ -126,9 +106,12 @@ class StoredTeacher:
             ).logits.float()
 
     def _check_length(self, tokens: int) -> None:
-        """The teacher's own template may make more of a row than the student's, whose length the
-        run has checked."""
-        limit = self.rack.base.spec.context_length
+        """The teacher's own template, and tokens of its own before the input, may make more of a
+        row than the student's, whose length the run has checked."""
+        limit, tokens = (
+            self.rack.base.spec.context_length,
+            tokens + self.rack.virtual_tokens(self.slots),
+        )
         if limit and tokens > limit:
             raise DataError(
                 f"a row has {tokens} tokens to the teacher {self.name}, which takes {limit}",
@@ -234,34 +217,3 @@ def _same_gradients(adapter: AttachedAdapter | None) -> Iterator[None]:
 def _detach_new(rack: Rack, before: frozenset[str]) -> None:
     for slot in [slot for slot in rack.attached if slot not in before]:
         rack.detach(slot)
-
-
-def _check_made_for(subject: Subject, spec: BaseSpec) -> None:
-    for member in subject.members:
-        record = member.folder.manifest.base
-        found = match_base(record, spec)
-        if not found.fits:
-            raise MismatchError(
-                f"the teacher {member.ref} was made for {base_text(record)}, but {spec.name} is "
-                f"{base_text(record_of(spec))}, {found.reason}",
-                hint="name its own base: --teacher-base NAME (see `adapterhub base list`)",
-            )
-
-
-def _name(subject: Subject | None, spec: BaseSpec, *, shared: bool) -> str:
-    if subject is None:
-        return spec.name
-    return subject.name if shared else f"{subject.name} on {spec.name}"
-
-
-def _digest(subject: Subject | None, spec: BaseSpec) -> str:
-    """Equal for equal weights under equal configs, whatever they are called."""
-    members = subject.members if subject is not None else ()
-    adapters = sorted([member.identity, member.weight] for member in members)
-    strategy = subject.strategy if subject is not None else ""
-    return digest_of([spec.fingerprint.content, str(spec.scheme), strategy, adapters])
-
-
-def _fetch(ref: Ref) -> Fetched:
-    pulled = pull(ref)
-    return Fetched(folder=pulled.folder, commit=pulled.snapshot.commit, remote=pulled.remote.name)

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from adapterhub.domain.protocols import AttachedAdapter, Example, Objective
@@ -19,6 +20,7 @@ from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import DataError, Terminated, TrainingError
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
+from adapterhub.train.checks import check_room
 from adapterhub.train.loop import Outcome, Step, fit
 from adapterhub.train.passes import Passes
 from adapterhub.train.search import (
@@ -74,6 +76,7 @@ class Search:
     say: Callable[[str], None] = lambda _: None
     watch: Callable[[int, int, str], None] = lambda done, of, what: None
     _done: int = field(default=0, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def find(self, start: float | None = None) -> Found:
         """Search round `start`, or round what the method's preset or the known rule says.
@@ -121,6 +124,7 @@ class Search:
 
         recipe = _short(self.recipe, steps=test.steps, rate=test.low)
         with self._adapter() as adapter, suppress(_ExplodedError):
+            self._check_room(adapter)
             self._fit(recipe, adapter, note, rate=test.rate)
         return tuple(points)
 
@@ -156,7 +160,7 @@ class Search:
     ) -> Outcome:
         outcome = fit(
             recipe, self.rack.base, adapter, self.objective, self.train,
-            on_step=note, rate=rate, say=self.say,
+            on_step=note, rate=rate, say=self._say_once,
         )  # fmt: skip
         if outcome.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -188,6 +192,18 @@ class Search:
             yield adapter
         finally:
             self.rack.detach(self.slot)
+
+    def _check_room(self, adapter: AttachedAdapter) -> None:
+        data, base = self.recipe.data, self.rack.base
+        held_out = data if self.held_out_from == "data" else self.recipe.eval_data or ""
+        check_room(base, adapter, self.train, name=Path(data).name)
+        check_room(base, adapter, self.held_out, name=Path(held_out).name)
+
+    def _say_once(self, text: str) -> None:
+        """Every trial has the same to say of the same adapter."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def _count(self, plan: Plan, what: str) -> None:
         self._done += 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from adapterhub.cli.train_options import pairs, recipe_of, recipe_options
+from adapterhub.cli.train_options import pairs, recipe_in, recipe_of, recipe_options
 from adapterhub.domain.method import Method
 from adapterhub.domain.recipe import Recipe
-from adapterhub.errors import UsageError
+from adapterhub.errors import FormatError, NotFoundError, UsageError
+from adapterhub.formats.recipe_file import encode_recipe
+from adapterhub.plugin.catalog import catalog
 
 BASE = ("--base", "b", "--data", "d")
 
@@ -83,6 +86,54 @@ def test_a_preset_fills_what_was_left_alone_and_says_so() -> None:
     assert said == [
         "thrifty chooses optimizer paged_adamw8bit, checkpointing on, options rank=8 alpha=16"
     ]
+
+
+def written(place: Path, text: str) -> tuple[Recipe, list[str]]:
+    """The recipe in a file that somebody wrote by hand, and what was said aloud."""
+    file, said = place / "recipe.toml", list[str]()
+    file.write_text(f'base = "b"\ndata = "d"\n{text}')
+    return recipe_in(file, say=said.append), said
+
+
+@pytest.mark.parametrize("name", [entry.record.name for entry in catalog().methods])
+def test_a_recipe_written_by_hand_is_completed_as_the_command_line_is(
+    name: str, tmp_path: Path
+) -> None:
+    assert written(tmp_path, f'method = "{name}"\n') == recipe(record=catalog().methods[name])
+    evaluated = recipe("--eval-data", "e", record=catalog().methods[name])
+    assert written(tmp_path, f'method = "{name}"\neval_data = "e"\n') == evaluated
+
+
+def test_what_a_recipe_says_itself_no_preset_changes(tmp_path: Path) -> None:
+    made, said = written(tmp_path, 'method = "qlora"\nlearning_rate = 5e-4\nclip = 1.0\n')
+    assert (made.learning_rate, made.clip, made.optimizer) == (5e-4, 1.0, "paged_adamw8bit")
+    assert "learning_rate" not in said[0]
+    (tmp_path / "whole.toml").write_bytes(encode_recipe(Recipe(base="b", data="d", method="qlora")))
+    again = recipe_in(tmp_path / "whole.toml", say=said.append)
+    assert again == Recipe(base="b", data="d", method="qlora")
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("method = 3\n", FormatError), ('method = "lorra"\n', NotFoundError),
+     ('eval_data = "e"\nsteps = "9"\n', FormatError)],
+)  # fmt: skip
+def test_a_recipe_that_makes_no_sense_is_refused(
+    text: str, error: type[Exception], tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        written(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("lora", 1e-3), ("qlora", 2e-4), ("ia3", 2e-2), ("full", 5e-5), ("prompt_tuning", 1.5e-2)],
+)
+def test_each_method_has_the_rate_that_is_usual_for_it(name: str, rate: float) -> None:
+    record = catalog().methods[name]
+    assert recipe(record=record)[0].learning_rate == rate
+    assert recipe("--lr", "0.004", record=record)[0].learning_rate == 0.004
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapterhub.domain.evaluation import Item
 from adapterhub.errors import IntegrityError, MismatchError
 from adapterhub.models.loader import Base
 from adapterhub.testing.practice import shake
-from adapterhub.testing.tiny import add_tiny_base
-from tests.distilling import SLOT, learning
+from adapterhub.testing.tiny import PAD, add_tiny_base
+from adapterhub.train.data import collate, collate_packed
+from tests.distilling import ITEMS, SLOT, learning
 from tests.other_bases import store_lora
 
 pytestmark = pytest.mark.models
@@ -57,6 +61,37 @@ def test_many_samples_teach_as_the_whole_distribution(base: Base, teacher: str) 
             shake(run.student, seed=5)
             losses.append(run.loss()[0])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def losses_of_rows(base: Base, teacher: str, items: Sequence[tuple[int, Item]]) -> dict[int, float]:
+    """The loss of each row alone, by its line, when these rows are read in this order."""
+    with learning(base, teacher=teacher, trainer_options={"cache": True, "samples": 4}) as run:
+        shake(run.student, seed=5)
+        run.student.activate()
+        return {
+            row.line: float(
+                run.objective.loss(base.model, collate([row], pad=PAD, device="cpu"))[0].detach()
+            )
+            for row in run.objective.examples(items, base.chat)
+        }
+
+
+def test_what_is_drawn_for_a_row_depends_on_no_other_row(base: Base, teacher: str) -> None:
+    whole = losses_of_rows(base, teacher, ITEMS)
+    assert losses_of_rows(base, teacher, ITEMS[::-1]) == pytest.approx(whole, rel=1e-5)
+    [(line, _)] = one = ITEMS[2:3]
+    assert losses_of_rows(base, teacher, one)[line] == pytest.approx(whole[line], rel=1e-5)
+
+
+def test_each_token_keeps_its_samples_however_rows_share_a_batch(base: Base, teacher: str) -> None:
+    made = []
+    for make in (collate, partial(collate_packed, limit=64)):
+        with learning(base, teacher=teacher, trainer_options={"cache": True, "samples": 4}) as run:
+            shake(run.student, seed=5)
+            made.append(run.loss(make)[0])
+            run.examples.reverse()
+            made.append(run.loss(make)[0])
+    assert made == pytest.approx([made[0]] * 4, rel=1e-5)
 
 
 def test_a_teacher_with_samples_kept_is_given_back_when_learning_begins(

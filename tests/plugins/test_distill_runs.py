@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapterhub.errors import InterruptedRunError
+from adapterhub.domain.digest import sha256_hex
+from adapterhub.errors import InterruptedRunError, UsageError
+from adapterhub.formats.manifest import decode_manifest
 from adapterhub.formats.recipe_file import decode_recipe
 from adapterhub.hub.verify import verify_folder
 from adapterhub.models.loader import Base
@@ -91,6 +94,35 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     again = train_adapter(asked, tmp_path / "halved", base=nf4)
     one, other = (r.folder / "adapter_model.safetensors" for r in (whole, again))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_manifest_holds_the_digests_of_whoever_taught(
+    nf4: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    asked = replace(recipe(nf4, steps=1, teacher=f"0.5*{teacher}"), data=str(rows))
+    trained = train_adapter(asked, tmp_path / "out", base=nf4)
+    manifest = decode_manifest((tmp_path / "out" / "adapterhub.json").read_bytes())
+    assert manifest == trained.manifest
+    told = (manifest.recipe or {})["taught_by"]
+    sha256 = sha256_hex((Path(teacher) / "adapter_model.safetensors").read_bytes())
+    [adapter] = told["adapters"]
+    assert (adapter["ref"], adapter["weight"], adapter["sha256"]) == ("teacher", 0.5, sha256)
+    assert told["base"]["fingerprint"]["content"] == nf4.spec.fingerprint.content
+
+
+def test_a_run_does_not_go_on_with_another_teacher_of_the_same_name(
+    nf4: Base, base: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    def stop(step: Any) -> None:
+        raise KeyboardInterrupt
+
+    asked = replace(recipe(nf4, steps=4, teacher=teacher), data=str(rows))
+    with pytest.raises(InterruptedRunError):
+        train_adapter(asked, tmp_path / "out", base=nf4, on_step=stop)
+    shutil.rmtree(teacher)
+    store_lora(base, Path(teacher), seed=2)
+    with pytest.raises(UsageError, match="differs in the teacher's weights"):
+        train_adapter(asked, tmp_path / "out", base=nf4)
 
 
 def test_it_learns_under_bf16_autocast(nf4: Base, teacher: str, rows: Path, tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ import click
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.cli.rate_search import RateFound, leave_beside, search_rate
-from adapterhub.cli.train_options import on_the_line, recipe_of, recipe_options, refuse_beside
+from adapterhub.cli.train_options import (
+    on_the_line,
+    recipe_in,
+    recipe_of,
+    recipe_options,
+    refuse_beside,
+)
 from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import TrainingError, UsageError
 
@@ -151,11 +157,7 @@ def _recorded(
 def _recipe(file: Path | None, settings: dict[str, Any], say: Output) -> Recipe:
     if file is not None:
         refuse_beside(file, allowed=_BESIDE_A_RECIPE)
-        from adapterhub.formats.recipe_file import decode_recipe
-        from adapterhub.hub.files import disk
-
-        with disk("read", file):
-            return decode_recipe(file.read_bytes(), name=file.name)
+        return recipe_in(file, say=say.say)
     for name, option in (("base_name", "--base"), ("data", "--data")):
         if settings[name] is None:
             raise UsageError(

@@ -16,6 +16,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.bottleneck.method:Bottleneck",
             reference="arXiv 1902.00751",
             config_version=1,
+            preset={"learning_rate": 2e-3},
             capabilities=frozenset(
                 {
                     Capability.TRAIN,

@@ -7,6 +7,7 @@ teacher for logits; which model that is, and how it is loaded, is the core's bus
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from adapterhub_plugins.distill.rows import (
     seen_by,
     tokenized,
 )
-from adapterhub_plugins.distill.samples import Sampled, draw, joined, side_by_side
+from adapterhub_plugins.distill.samples import Sampled, draw, generator_for, joined, side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,20 +144,22 @@ class Distillation:
             first = end
 
     def _drawn(self, asked: Sequence[Example]) -> Sampled:
-        import torch
-
-        parts, generator = [], None
+        """Each row has random numbers of its own, so that its samples do not depend on which rows
+        there are beside it, nor on their order."""
+        parts = []
         for first in range(0, len(asked), ROWS):
-            batch = self._own_batch(asked[first : first + ROWS])
+            rows = asked[first : first + ROWS]
+            batch = self._own_batch(rows)
             logits, _ = answers(self.teacher.logits(batch), batch)
-            if generator is None:
-                generator = torch.Generator(logits.device).manual_seed(self._options.seed)
-            parts.append(
-                draw(
-                    logits[:, : self._tokens],
-                    samples=self._options.samples,
-                    temperature=self._options.temperature,
-                    generator=generator,
+            lengths = [len(answer_of(row)) for row in rows]
+            own = logits[:, : self._tokens].tensor_split(list(accumulate(lengths))[:-1])
+            for row, part in zip(rows, own, strict=True):
+                parts.append(
+                    draw(
+                        part,
+                        samples=self._options.samples,
+                        temperature=self._options.temperature,
+                        generator=generator_for(row, seed=self._options.seed, device=part.device),
+                    )
                 )
-            )
         return joined(parts)

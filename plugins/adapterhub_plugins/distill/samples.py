@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adapterhub.domain.digest import digest_of
+from adapterhub.domain.protocols import Example
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -37,6 +40,14 @@ class Sampled:
             offsets=self.offsets[first : end + 1] - start,
             entropy=self.entropy[first:end],
         )
+
+
+def generator_for(row: Example, *, seed: int, device: Any) -> Any:
+    """Random numbers that the row's own tokens and the seed decide."""
+    import torch
+
+    digest = digest_of([seed, row.answer_start, *row.ids])
+    return torch.Generator(device).manual_seed(int(digest[:15], 16))
 
 
 def draw(logits: Tensor, *, samples: int, temperature: float, generator: Any) -> Sampled:

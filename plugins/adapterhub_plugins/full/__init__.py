@@ -16,6 +16,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.full.method:Full",
             reference="arXiv 1801.06146",
             config_version=1,
+            preset={"learning_rate": 5e-5},
             capabilities=frozenset(
                 {
                     Capability.TRAIN,

@@ -26,6 +26,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.scaling.ia3:Ia3",
             reference="arXiv 2205.05638",
             config_version=1,
+            preset={"learning_rate": 2e-2},
             capabilities=_BOTH | {Capability.MIXED_BATCH},
         ),
         Method(
@@ -34,6 +35,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.scaling.ln_tuning:LnTuning",
             reference="arXiv 2312.11420",
             config_version=1,
+            preset={"learning_rate": 3e-3},
             capabilities=_BOTH,
         ),
     ]

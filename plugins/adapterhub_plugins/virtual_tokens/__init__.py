@@ -18,6 +18,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.virtual_tokens.prompts:PromptTuning",
             reference="arXiv 2104.08691",
             config_version=1,
+            preset={"learning_rate": 1.5e-2},
             capabilities=_CAPABILITIES,
         ),
         Method(
@@ -26,6 +27,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.virtual_tokens.prefixes:PrefixTuning",
             reference="arXiv 2101.00190",
             config_version=1,
+            preset={"learning_rate": 6e-2},
             capabilities=_CAPABILITIES,
         ),
         Method(
@@ -34,6 +36,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.virtual_tokens.prompts:PTuning",
             reference="arXiv 2103.10385",
             config_version=1,
+            preset={"learning_rate": 2e-3},
             capabilities=_CAPABILITIES,
         ),
     ]

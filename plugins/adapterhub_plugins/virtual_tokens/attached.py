@@ -36,6 +36,10 @@ class AttachedTokens:
         self._encoder = encoder
         self._in_layers = in_layers
 
+    @property
+    def virtual_tokens(self) -> int:
+        return int(self.config["num_virtual_tokens"])
+
     def parameters(self) -> Mapping[str, Any]:
         return self._encoder.parameters
 

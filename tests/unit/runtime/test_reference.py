@@ -324,6 +324,24 @@ def test_the_last_token_that_fits_is_accepted(base: Base) -> None:
     assert engine.score([rate("x" * (room - len(answer) - 1), "y")])[0].logprobs
 
 
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning", "p_tuning"])
+def test_virtual_tokens_count_against_the_context_length(method: str, base: Base) -> None:
+    engine = open_engine(base)
+    config = method_of(method).new_config(base.spec, {"tokens": 3})
+    engine.rack.attach_fresh("one", method, config, seed=0)
+    room = CONTEXT - len(base.chat.prompt_ids(user("")))
+    answer = base.chat.answer_ids(user(""), "y")
+    question = "x" * (room - len(answer) - 3)
+    assert engine.score([rate(question, "y", slots=ONE)])[0].logprobs
+    assert engine.score([rate(question + "xxx", "y")])[0].logprobs
+    with pytest.raises(DataError, match=f"{CONTEXT + 1} tokens, 3 of them virtual tokens, are"):
+        engine.score([rate(question + "x", "y", slots=ONE)])
+    fits = GenerateRequest(messages=user("x" * (room - 4)), max_new_tokens=1, slots=ONE)
+    assert engine.generate([fits])
+    with pytest.raises(DataError, match=f"{CONTEXT + 1} tokens, 3 of them virtual"):
+        engine.generate([replace(fits, max_new_tokens=2)])
+
+
 def test_nothing_asked_is_nothing_answered(base: Base) -> None:
     engine = open_engine(base)
     assert engine.generate([]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ from adapterhub.formats.recipe_file import encode_recipe
 from adapterhub.models.loader import Base
 from adapterhub.testing.practice import objective
 from adapterhub.testing.tiny import add_tiny_base
-from adapterhub.train.checkpoint import FILE, checkpoint_folder
+from adapterhub.train.checkpoint import FILE, Checkpoint, Pace, checkpoint_folder
+from adapterhub.train.find_rate import find_rate
 from adapterhub.train.loop import Step
 from adapterhub.train.run import Trained, train_adapter
 
@@ -48,7 +50,7 @@ def base(home: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
 def recipe(rows: Path) -> Recipe:
     """Everything that a run has to remember: dropout, buckets, evaluations, the best so far."""
     held_out = rows.with_name("held_out.jsonl")
-    held_out.write_text(rows.read_text().replace("blue", "grey"))
+    held_out.write_text(rows.read_text().replace('"prompt": "', '"prompt": "also '))
     return Recipe(
         base="tiny-llama-bf16",
         data=str(rows),
@@ -200,6 +202,66 @@ def test_a_checkpoint_is_written_as_often_as_asked_and_gone_when_the_run_is_done
     assert not folder.exists()
 
 
+def test_by_the_clock_one_is_due_every_five_minutes_and_costs_a_fiftieth_of_the_time() -> None:
+    now, taken = 0.0, [10.0, 20.0, 1.0]
+    pace, written = Pace(clock=lambda: now), []
+    while now < 3000:
+        now += 30
+        if pace.due():
+            with pace.writing():
+                written.append(now)
+                now += taken[min(len(written), len(taken)) - 1]
+    # The second waits until two of ten seconds are 2%, the third until 10 + 20 + 20 are.
+    assert written == [300, 1000, 2520, 2821]
+    assert not Pace(clock=lambda: now).due()
+
+
+def test_a_run_that_writes_by_the_clock_makes_the_same_bytes(
+    recipe: Recipe, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = train_adapter(recipe, tmp_path / "calm", base=base)
+    monkeypatch.setattr("adapterhub.train.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("adapterhub.train.checkpoint.SHARE", 1.0)
+    folder, seen = checkpoint_folder(tmp_path / "out"), []
+
+    def look(step: Step) -> None:
+        path = folder / FILE
+        seen.append(len(json.loads(path.read_text())["steps"]) if path.is_file() else 0)
+
+    trained = train_adapter(recipe, tmp_path / "out", base=base, on_step=look)
+    assert max(seen) > 0
+    assert sha_of(trained) == sha_of(calm)
+
+
+def test_a_run_that_is_stopped_on_its_way_to_diverge_goes_back_as_far_afterwards(
+    recipe: Recipe, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, done, kind = replace(recipe, steps=40, eval_every=50), [0], type(objective())
+    loss = kind.loss
+
+    def exploding(self: Any, model: Any, batch: Mapping[str, Any]) -> Any:
+        made, count = loss(self, model, batch)
+        return (made * 100 if done[0] >= 10 else made), count
+
+    def go_on(step: Step) -> None:
+        done[0] = step.number
+
+    def stop(step: Step) -> None:
+        done[0] = step.number
+        if step.number == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(kind, "loss", exploding)
+    calm = train_adapter(lost, tmp_path / "calm", base=base, on_step=go_on)
+    assert (calm.outcome.stopped, calm.outcome.kept) == ("diverged", 9)
+    done[0] = 0
+    with pytest.raises(InterruptedRunError):
+        train_adapter(lost, tmp_path / "out", base=base, on_step=stop)
+    trained = train_adapter(lost, tmp_path / "out", base=base, on_step=go_on)
+    assert (trained.outcome.stopped, trained.outcome.kept) == ("diverged", 9)
+    assert sha_of(trained) == sha_of(calm)
+
+
 def test_a_checkpoint_is_safetensors_and_json_and_nothing_else(
     recipe: Recipe, base: Base, tmp_path: Path
 ) -> None:
@@ -258,6 +320,32 @@ def test_a_cut_checkpoint_is_refused(
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FormatError, match="no whole checkpoint"):
         train_adapter(recipe, tmp_path / "out", base=base)
+
+
+# --- two at once ------------------------------------------------------------------------------
+
+
+def test_two_runs_into_one_folder_are_refused_until_the_first_is_dead(
+    recipe: Recipe, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapterhub.hub.locks.PATIENCE", 0.0)
+    ready, told = os.pipe()
+    first = os.fork()
+    if not first:
+        with Checkpoint(folder=checkpoint_folder(tmp_path / "out"), identity={}).alone():
+            os.write(told, b"!")
+            signal.pause()
+    try:
+        os.read(ready, 1)
+        with pytest.raises(UsageError, match=rf"process {first} trains into the same folder"):
+            train_adapter(recipe, tmp_path / "out", base=base)
+        with pytest.raises(UsageError, match=rf"process {first} trains into the same folder"):
+            find_rate(recipe, tmp_path / "out", base=base)
+    finally:
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+    train_adapter(recipe, tmp_path / "out", base=base)
+    assert {path.name for path in tmp_path.glob(".*")} == set()
 
 
 # --- killed -----------------------------------------------------------------------------------

@@ -142,6 +142,25 @@ def test_rows_that_are_trained_on_are_no_rows_to_evaluate_on(
         train_adapter(recipe, tmp_path / "out", base=base)
 
 
+def test_rows_that_are_also_trained_on_are_said_and_left_out(
+    base: Base, rows: Path, tmp_path: Path
+) -> None:
+    mixed, other = tmp_path / "mixed.jsonl", tmp_path / "other.jsonl"
+    new = '{"prompt": "is this trained on?", "completion": "no"}\n'
+    other.write_text(new)
+    mixed.write_text(rows.read_text() + new)
+    said: list[str] = []
+    losses = []
+    for number, file in enumerate((mixed, other)):
+        recipe = replace(RECIPE, data=str(rows), eval_data=str(file), options={"rank": 4})
+        trained = train_adapter(recipe, tmp_path / f"{number}", base=base, say=said.append)
+        losses.append([step.eval_loss for step in trained.outcome.steps])
+    assert losses[0] == losses[1]
+    assert [line for line in said if "left out" in line] == [
+        "4 of 5 rows of mixed.jsonl are trained on, and are left out of the evaluation"
+    ]
+
+
 def test_the_picture_shows_both_losses(tmp_path: Path) -> None:
     steps = [
         Step(

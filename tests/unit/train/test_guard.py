@@ -12,12 +12,16 @@ from adapterhub.errors import DataError
 from adapterhub.train.guard import Explosion, check_labels, uninterrupted
 
 
-def losses(*made: float) -> bool:
-    """Whether these losses are an explosion."""
+def seen(*made: float) -> Explosion:
     explosion = Explosion()
     for loss in made:
-        explosion.suspect(loss)
-    return explosion.certain
+        explosion.see(loss)
+    return explosion
+
+
+def losses(*made: float) -> bool:
+    """Whether these losses are an explosion."""
+    return seen(*made).certain
 
 
 def test_five_steps_in_a_row_above_ten_times_the_first_loss_are_an_explosion() -> None:
@@ -36,6 +40,36 @@ def test_five_steps_in_a_row_above_ten_times_the_first_loss_are_an_explosion() -
 )
 def test_what_may_happen_to_a_healthy_run_is_none(made: tuple[float, ...]) -> None:
     assert not losses(*made)
+
+
+def test_a_model_that_says_the_same_for_good_is_lost() -> None:
+    learnt = (3.0, 2.0, 1.5, 1.0, 0.5, 0.4, 0.4)
+    assert losses(*learnt, *[8.0] * 20)
+    assert not losses(*learnt, *[8.0] * 19)
+    assert not losses(*learnt, *[8.0] * 19, 0.4, *[8.0] * 19)
+
+
+@pytest.mark.parametrize(
+    ("made", "calm"),
+    [
+        ((2.0,), True),
+        ((2.0, 1.9, 1.8), True),
+        ((2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.1, 1.5), True),
+        ((2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 2.5), False),
+        ((2.0, *(1.0,) * 6, 1.2, 1.5, 1.8, 2.0, 2.2, 2.4), False),
+        ((2.0, *(0.01,) * 8, 0.05), True),
+        ((2.0, *(-0.01,) * 8, 0.01), True),
+    ],
+    ids=["first", "falls", "a worse row", "jump", "slow climb", "noise near zero", "below zero"],
+)
+def test_what_climbs_is_nothing_to_go_back_to(made: tuple[float, ...], calm: bool) -> None:
+    assert seen(*made).calm == calm
+
+
+def test_the_last_steps_of_a_run_are_judged_without_a_fifth_one() -> None:
+    assert seen(1.0, 1.0, 30.0, 30.0).ended_lost
+    assert not seen(1.0, 1.0, 30.0).ended_lost
+    assert not seen(1.0, 1.0, 30.0, 30.0, 1.0).ended_lost
 
 
 def test_a_row_without_an_answer_is_named() -> None:

@@ -20,6 +20,7 @@ from adapterhub.testing.plain import base_bytes
 from adapterhub.testing.practice import examples, shake
 from adapterhub.testing.tiny import PAD, add_tiny_base
 from adapterhub.train.data import collate
+from adapterhub.train.named_teacher import named_teacher
 from adapterhub.train.teacher import StoredTeacher, open_teacher
 from tests.other_bases import add_wide_base, store_lora
 
@@ -38,10 +39,16 @@ def stored(base: Base, tmp_path: Path) -> str:
     return str(store_lora(base, tmp_path / "teacher", seed=1))
 
 
+def opened(recipe: Recipe, base: Base, rack: Rack) -> StoredTeacher:
+    named = named_teacher(recipe, base.spec)
+    assert named is not None
+    return open_teacher(named, base, rack, student=SLOT)
+
+
 @contextmanager
 def teaching(base: Base, rack: Rack | None = None, **names: Any) -> Iterator[StoredTeacher]:
     recipe = Recipe(base=base.spec.name, data="rows", trainer="distill", **names)
-    teacher = open_teacher(recipe, base, rack or Rack(base), student=SLOT)
+    teacher = opened(recipe, base, rack or Rack(base))
     try:
         yield teacher
     finally:
@@ -271,11 +278,9 @@ def test_a_row_beyond_the_teachers_length_is_refused(base: Base, stored: str) ->
 @pytest.mark.parametrize("named", [None, "tiny-llama-bf16"])
 def test_the_student_cannot_teach_itself(named: str | None, base: Base) -> None:
     with pytest.raises(UsageError, match="teacher and student are the same") as caught:
-        open_teacher(
+        named_teacher(
             Recipe(base=base.spec.name, data="rows", trainer="distill", teacher_base=named),
-            base,
-            Rack(base),
-            student=SLOT,
+            base.spec,
         )
     assert "--teacher-base" in (caught.value.hint or "")
 
@@ -284,11 +289,9 @@ def test_an_adapter_for_another_base_is_refused(base: Base, home: Path, tmp_path
     before, wide = base_bytes(base.model), add_wide_base(home, name="wide")
     folder = store_lora(wide, tmp_path / "on-wide", seed=2)
     with pytest.raises(MismatchError, match="was made for wide, but tiny-llama-bf16 is") as caught:
-        open_teacher(
+        named_teacher(
             Recipe(base=base.spec.name, data="rows", trainer="distill", teacher=str(folder)),
-            base,
-            Rack(base),
-            student=SLOT,
+            base.spec,
         )
     assert "--teacher-base" in (caught.value.hint or "")
     assert base_bytes(base.model) == before
@@ -303,15 +306,13 @@ def test_a_teacher_that_does_not_fit_leaves_the_rack_as_it_was(
     folder, rack = store_lora(alike, tmp_path / "alike", seed=2), Rack(base)
     recipe = Recipe(base=base.spec.name, data="rows", trainer="distill", teacher=str(folder))
     with pytest.raises(MismatchError):
-        open_teacher(recipe, base, rack, student=SLOT)
+        opened(recipe, base, rack)
     assert rack.attached == {}
 
 
 def test_a_base_that_is_not_here_is_not_found(base: Base) -> None:
     with pytest.raises(NotFoundError, match="no base is called 'wdie'"):
-        open_teacher(
+        named_teacher(
             Recipe(base=base.spec.name, data="rows", trainer="distill", teacher_base="wdie"),
-            base,
-            Rack(base),
-            student=SLOT,
+            base.spec,
         )

@@ -8,8 +8,9 @@ import pytest
 
 from adapterhub.domain.protocols import Example
 from adapterhub.errors import DataError, NotFoundError, UsageError
-from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.catalog import catalog, load_target
 from adapterhub.train.data import (
+    EVAL_ROWS,
     check_lengths,
     collate,
     collate_packed,
@@ -81,15 +82,43 @@ def test_an_unknown_task_is_refused() -> None:
 
 
 def test_rows_to_evaluate_on_come_from_a_file_as_they_are(rows: Path) -> None:
-    assert load_eval_items(str(rows), seed=0) == load_items(str(rows), seed=0)
+    items, sha256 = load_items(str(rows), seed=0)
+    assert load_eval_items(str(rows), seed=0, trained=()) == (items, sha256, 0)
 
 
-def test_a_task_evaluates_on_what_it_never_trains_on() -> None:
-    task = next(iter(catalog().tasks)).record.name
-    trained = {item.messages for _, item in load_items(task, seed=0)[0]}
-    held_out = {item.messages for _, item in load_eval_items(task, seed=0)[0]}
-    assert held_out
-    assert not trained & held_out
+def test_rows_that_are_trained_on_are_left_out_of_a_file_and_counted(rows: Path) -> None:
+    items, sha256 = load_items(str(rows), seed=0)
+    kept, digest, dropped = load_eval_items(str(rows), seed=0, trained=items[1:])
+    assert (kept, dropped) == (items[:1], 3)
+    assert digest != sha256
+
+
+def test_a_file_of_nothing_but_rows_that_are_trained_on_is_refused(
+    rows: Path, tmp_path: Path
+) -> None:
+    items, _ = load_items(str(rows), seed=0)
+    turned = tmp_path / "turned.jsonl"
+    turned.write_text("\n".join(reversed(rows.read_text().splitlines())))
+    with pytest.raises(UsageError, match="holds the rows that are trained on"):
+        load_eval_items(str(turned), seed=0, trained=items)
+
+
+@pytest.mark.parametrize("task", [entry.record.name for entry in catalog().tasks])
+@pytest.mark.parametrize("seed", [0, 1, 12])
+def test_a_task_evaluates_on_rows_neither_trained_on_nor_held_out_for_eval(
+    task: str, seed: int
+) -> None:
+    trained, _ = load_items(task, seed=seed)
+    chosen = {item for _, item in load_eval_items(task, seed=seed, trained=trained)[0]}
+    reported = {
+        item
+        for other in range(5)
+        for item in load_target(catalog().tasks[task].target)().held_out(1000, seed=other).items
+    }
+    assert len(chosen) == EVAL_ROWS
+    assert not chosen & {item for _, item in trained}
+    assert not chosen & reported
+    assert not {item.messages for item in chosen} & {item.messages for item in reported}
 
 
 def test_a_row_is_never_cut() -> None:

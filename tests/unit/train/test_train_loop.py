@@ -191,6 +191,62 @@ def test_a_loss_that_explodes_for_good_stops_the_run_at_its_last_good_step(base:
     assert sha_of(adapter) == seen[2]
 
 
+def climbing(calls: int) -> float:
+    """By how much the loss of a pass is multiplied: at last it is no number."""
+    return 1.0 if calls <= 6 else 1.8 ** (calls - 6) if calls < 11 else float("nan")
+
+
+def test_a_run_that_climbs_before_it_breaks_is_taken_back_to_before_the_climb(
+    base: Base,
+) -> None:
+    adapter, seen = attach(base), [""]
+    loss = Altered(lambda loss: loss)
+    loss.change = lambda made: made * climbing(loss.calls)
+    # So slow that nothing but the factor changes the loss.
+    outcome = run(
+        base,
+        adapter,
+        replace(RECIPE, steps=20, learning_rate=1e-5),
+        loss=loss,
+        on_step=lambda _: seen.append(sha_of(adapter)),
+    )
+    # The seventh pass, at 1.8 times the loss before, is still within what rows differ by.
+    assert (outcome.stopped, len(outcome.steps), outcome.kept) == ("diverged", 6, 6)
+    assert sha_of(adapter) == seen[6]
+
+
+def test_the_best_on_rows_held_out_is_kept_however_the_batches_were(base: Base) -> None:
+    """All batches from the third on are worse than twice the first ones, if not lost."""
+    adapter, seen = attach(base), [""]
+    loss = Altered(lambda loss: loss)
+
+    def made(value: Any) -> Any:
+        worse = torch.is_grad_enabled() and len(seen) > 2
+        return value * float("nan") if len(seen) == 6 else value * (6 if worse else 1)
+
+    import torch
+
+    loss.change = made
+    outcome = run(
+        base, adapter, replace(RECIPE, eval_data="x", eval_every=1, keep="best"), loss=loss,
+        eval_examples=examples(base), on_step=lambda _: seen.append(sha_of(adapter)),
+    )  # fmt: skip
+    assert (outcome.stopped, outcome.kept) == ("diverged", 5)
+    assert sha_of(adapter) == seen[5]
+
+
+def test_a_run_that_ends_while_it_explodes_has_not_finished(base: Base) -> None:
+    adapter, seen = attach(base), [""]
+    outcome = run(
+        base,
+        adapter,
+        loss=Altered(lambda loss: loss * 100, after=4),
+        on_step=lambda _: seen.append(sha_of(adapter)),
+    )
+    assert (outcome.stopped, outcome.kept) == ("diverged", 3)
+    assert sha_of(adapter) == seen[3]
+
+
 def test_a_rate_may_be_given_for_each_step(base: Base) -> None:
     outcome = run(base, attach(base), rate=lambda number: 1e-4 * 2**number)
     rates = [step.learning_rate for step in outcome.steps]
@@ -249,6 +305,37 @@ def test_a_signal_within_an_update_takes_that_update_back(
 def test_a_run_without_a_gradient_is_refused_at_its_first_step(base: Base) -> None:
     with pytest.raises(TrainingError, match="no gradient reaches the adapter"):
         run(base, attach(base), loss=Altered(lambda loss: loss * 0.0))
+
+
+def test_parameters_that_no_gradient_reaches_are_named(base: Base) -> None:
+    adapter, said = attach(base), list[str]()
+    run(base, adapter, say=said.append)
+    assert said == []
+    adapter.detach()
+    run(base, WithMore(attach(base)), say=said.append)
+    assert said == ["no gradient reaches 2 of 30 parameters, which stay as they are: idle, spare"]
+
+
+def test_a_run_without_a_gradient_names_what_should_have_one(base: Base) -> None:
+    with pytest.raises(TrainingError, match=r"reaches the adapter \(\S+lora_A\S+, .* more\)"):
+        run(base, attach(base), loss=Altered(lambda loss: loss * 0.0))
+
+
+class WithMore:
+    """An adapter with two parameters that take no part in any pass."""
+
+    def __init__(self, adapter: AttachedAdapter) -> None:
+        import torch
+
+        self.slot, self.config = adapter.slot, adapter.config
+        self.activate, self.deactivate = adapter.activate, adapter.deactivate
+        self.detach, self.state = adapter.detach, adapter.state
+        self._parameters = {
+            **adapter.parameters(), "idle": torch.zeros(2), "spare": torch.zeros(2)
+        }  # fmt: skip
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self._parameters
 
 
 def test_a_run_that_moves_nothing_is_refused(base: Base) -> None:

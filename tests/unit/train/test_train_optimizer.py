@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.recipe import Recipe
+from adapterhub.errors import UsageError
 from adapterhub.train.optimizer import load_state, make_optimizer, set_rate, state_tensors
 
 pytestmark = pytest.mark.models
@@ -49,6 +50,13 @@ def test_b_factors_have_a_rate_of_their_own() -> None:
         assert moved[name] == pytest.approx(16e-3, rel=1e-3)
     for name in ("x.lora_A.weight", "x.bias"):
         assert moved[name] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_ratio_is_refused_where_no_factor_would_have_it() -> None:
+    held = {name: t for name, t in parameters().items() if "_B" not in name}
+    recipe = replace(RECIPE, lr_ratio=16.0, method="ia3")
+    with pytest.raises(UsageError, match="--lr-ratio 16 would change nothing: what ia3 trains"):
+        make_optimizer(recipe, held, device="cpu", say=lambda _: None)
 
 
 def test_without_a_ratio_all_have_the_same_rate() -> None:

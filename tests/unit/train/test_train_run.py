@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.digest import sha256_hex
+from adapterhub.domain.evaluation import Item, Message
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import (
@@ -29,7 +30,9 @@ from adapterhub.models.bases import base_folder
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import Rack
 from adapterhub.testing.plain import base_bytes, logits_of
+from adapterhub.testing.practice import objective
 from adapterhub.testing.tiny import add_tiny_base, temporary_home
+from adapterhub.train.find_rate import find_rate
 from adapterhub.train.run import Trained, train_adapter
 from adapterhub.train.save import published
 
@@ -286,6 +289,25 @@ def test_virtual_tokens_and_packed_rows_do_not_go_together(
     recipe = recipe_for(rows, method=method, options={}, batching="packed")
     with pytest.raises(CapabilityError, match=f"{method} puts its tokens before a row"):
         train_adapter(recipe, tmp_path / "out", base=nf4)
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning", "p_tuning"])
+def test_a_row_that_fits_only_without_the_virtual_tokens_is_refused(
+    method: str, nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    items = [(1, Item(messages=(Message(role="user", content=""),), answer="y"))]
+    [short] = objective().examples(items, nf4.chat)
+    room = 512 - len(short.ids)
+    longest = f'{{"prompt": "{"x" * room}", "completion": "y"}}\n'
+    rows.write_text(rows.read_text() + longest)
+    recipe = recipe_for(rows, steps=1, method=method, options={"tokens": 3})
+    message = r"rows\.jsonl line 5 has 512 tokens behind 3 virtual ones, and \S+ takes 512"
+    with pytest.raises(DataError, match=message):
+        train_adapter(recipe, tmp_path / "out", base=nf4)
+    with pytest.raises(DataError, match=message):
+        find_rate(recipe, tmp_path / "out", base=nf4)
+    rows.write_text(rows.read_text().replace("xxxx", "x"))
+    train_adapter(recipe, tmp_path / "out", base=nf4)
 
 
 @pytest.mark.parametrize("method", ["bottleneck", "ia3", "ln_tuning"])

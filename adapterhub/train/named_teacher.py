@@ -1,0 +1,115 @@
+"""Which teacher a recipe names, found and verified before anything is loaded.
+
+Knows refs, folders and what is recorded of bases; it asks the teacher nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.digest import digest_of
+from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.recipe import Recipe
+from adapterhub.domain.refs import Ref
+from adapterhub.errors import MismatchError, UsageError
+from adapterhub.formats.recipe_file import without_places
+from adapterhub.formats.schema import to_plain
+from adapterhub.hub.client import pull
+from adapterhub.models.bases import find_base
+from adapterhub.plugin.catalog import catalog
+from adapterhub.runtime.subjects import Fetched, Subject, resolve_subject
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedTeacher:
+    """Adapters on the base `spec`, or that base alone; `shared` if it is the student's own."""
+
+    subject: Subject | None
+    spec: BaseSpec
+    shared: bool
+
+    @property
+    def name(self) -> str:
+        if self.subject is None:
+            return self.spec.name
+        return self.subject.name if self.shared else f"{self.subject.name} on {self.spec.name}"
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal weights under equal configs, whatever they are called."""
+        members = self.subject.members if self.subject is not None else ()
+        adapters = sorted([member.identity, member.weight] for member in members)
+        strategy = self.subject.strategy if self.subject is not None else ""
+        return digest_of([self.spec.fingerprint.content, str(self.spec.scheme), strategy, adapters])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change for a run to be the same, as plain values."""
+        return {"digest": self.digest, "base": to_plain(record_of(self.spec))}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Who taught, for everybody to read and to check: names without places, and digests."""
+        members = self.subject.members if self.subject is not None else ()
+        made: dict[str, Any] = {
+            "base": to_plain(record_of(self.spec)),
+            "adapters": [
+                {
+                    "ref": without_places(member.ref),
+                    "weight": member.weight,
+                    "sha256": member.sha256,
+                    "config_sha256": member.config_sha256,
+                }
+                for member in members
+            ],
+        }
+        if self.subject is not None and len(members) > 1:
+            made["strategy"] = self.subject.strategy
+        return made
+
+
+def named_teacher(recipe: Recipe, student: BaseSpec) -> NamedTeacher | None:
+    """The recipe's adapters on its other base, or on the student's; None for a trainer without.
+
+    Raises UsageError when teacher and student are one, MismatchError for an adapter made for
+    another base than the teacher's, and what finding, pulling and verifying raise.
+    """
+    if not catalog().trainers[recipe.trainer].teacher:
+        return None
+    subject = resolve_subject(recipe.teacher, _fetch) if recipe.teacher else None
+    named = recipe.teacher_base
+    shared = named is None or named == student.name
+    spec = student if shared or named is None else find_base(named)
+    if subject is not None:
+        _check_made_for(subject, spec)
+    elif shared:
+        raise UsageError(
+            f"teacher and student are the same, the bare base {spec.name}",
+            hint="name adapters to learn from (--teacher REF) or another --teacher-base",
+        )
+    return NamedTeacher(subject=subject, spec=spec, shared=shared)
+
+
+def taught_by(teacher: NamedTeacher | None) -> Mapping[str, Any]:
+    """What the manifest's recipe says of a run's teacher: nothing where there was none."""
+    return {} if teacher is None else {"taught_by": teacher.record}
+
+
+def _check_made_for(subject: Subject, spec: BaseSpec) -> None:
+    for member in subject.members:
+        record = member.folder.manifest.base
+        found = match_base(record, spec)
+        if not found.fits:
+            raise MismatchError(
+                f"the teacher {member.ref} was made for {base_text(record)}, but {spec.name} is "
+                f"{base_text(record_of(spec))}, {found.reason}",
+                hint="name its own base: --teacher-base NAME (see `adapterhub base list`)",
+            )
+
+
+def _fetch(ref: Ref) -> Fetched:
+    pulled = pull(ref)
+    return Fetched(folder=pulled.folder, commit=pulled.snapshot.commit, remote=pulled.remote.name)
