@@ -14,7 +14,6 @@ from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.method import Capability
 from adapterhub.domain.protocols import (
-    AdapterMethod,
     AttachedAdapter,
     LoadedBase,
     RewritesMessages,
@@ -22,7 +21,8 @@ from adapterhub.domain.protocols import (
 from adapterhub.errors import CapabilityError
 from adapterhub.hub.folder import AdapterFolder
 from adapterhub.models.quiet import quiet
-from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.stored import StoredMethod, open_method
 
 
 @dataclass
@@ -126,10 +126,9 @@ def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def method_of(name: str) -> AdapterMethod:
+def method_of(name: str) -> StoredMethod:
     """The method's object. Raises NotFoundError when no plugin provides it."""
-    method: AdapterMethod = load_target(catalog().methods[name].target)()
-    return method
+    return open_method(catalog().methods[name])
 
 
 def read_state(folder: AdapterFolder) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import functools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from adapterhub.errors import AdapterhubError, UsageError
+from adapterhub.errors import AdapterhubError, FormatError, UsageError
 from adapterhub.formats.adapter_config import decode_config, encode_config
 from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
@@ -26,6 +28,10 @@ print(json.dumps([sorted(getattr(catalog(), sys.argv[1]).entries), "torch" in sy
 # What a command line or a recipe can hold in the place of a number, and of anything.
 _NO_NUMBERS: tuple[Any, ...] = (None, "many", [1], {"a": 1})
 _ODD: tuple[Any, ...] = (None, "", "no such value", -1, float("nan"), True, [None], {"a": 1})
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+         ValueError)  # fmt: skip
+# What an editor or a cut transfer can leave in a stored config.
+_EDITED: tuple[Any, ...] = (None, "no such value", -1, [None], {"a": 1})
 
 
 def check_declared(shelf: str, name: str) -> None:
@@ -79,6 +85,40 @@ class Declaring(Ground):
         with pytest.raises(AdapterhubError, match="no_such_key"):
             self.attach(base, state=state, config=config)
         assert plain.base_bytes(base.model) == before
+
+    def test_a_config_that_was_cut_or_edited_is_refused_with_a_reason(self, base: Base) -> None:
+        """A key less or an odd value may do no harm, but never ends in anything but a clear error,
+        whether the adapter is attached or described."""
+        before = plain.base_bytes(base.model)
+        adapter = self.attach(base)
+        whole, state = dict(adapter.config), adapter.state()
+        adapter.detach()
+        cut = [{k: v for k, v in whole.items() if k != key} for key in whole]
+        edited = [{**whole, key: odd} for key in whole for odd in _EDITED]
+        for number, config in enumerate([*cut, *edited]):
+            what = f"the config {config}, once {whole},"
+            try:
+                checked = decode_config(encode_config(config))
+            except FormatError:
+                continue
+            for known in (None, base):
+                with _clear(what):
+                    list(method_of(self.method).patches(checked, state, known))
+            with _clear(what):
+                self.attach(base, f"cut{number}", state=state, config=checked).detach()
+        assert plain.base_bytes(base.model) == before
+
+
+@contextmanager
+def _clear(what: str) -> Iterator[None]:
+    """Let through what works, and what is refused with a hint."""
+    try:
+        yield
+    except AdapterhubError as error:
+        if not error.hint:
+            raise AssertionError(f"{what} is refused without a hint: {error}") from error
+    except _BUGS as error:
+        raise AssertionError(f"{what} ends in {type(error).__name__}: {error}") from error
 
 
 def _taken_or_refused(method: str, base: Base, options: dict[str, Any]) -> None:

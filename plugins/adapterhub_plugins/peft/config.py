@@ -117,7 +117,8 @@ def to_peft(config: Mapping[str, Any]) -> Any:
             hint="pip install -U peft",
         )
     try:
-        return LoraConfig(**config)
+        # Null is what is not said, and peft's layers would compute with it.
+        return LoraConfig(**{key: value for key, value in config.items() if value is not None})
     except (AttributeError, TypeError, ValueError) as error:
         raise MismatchError(
             f"the installed peft refuses this adapter's config: {str(error).splitlines()[0]}",

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_parts, stored_modules
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
@@ -19,6 +21,7 @@ from adapterhub.domain.sites import Handle
 from adapterhub.errors import CapabilityError
 from adapterhub_plugins.scaling.stored import (
     check_config,
+    check_stored,
     chosen,
     family_of,
     head,
@@ -98,6 +101,21 @@ class LnTuning:
             module, _, leaf = name.rpartition(".")
             tuned = state[_stored(name)].to(parameter.device)
             yield module, Weights(difference=_difference(tuned, parameter), parameter=leaf)
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """All of a family's norms have a bias, or none has."""
+        check_config("ln_tuning", config)
+        parts = [f"{_PART}.{leaf}" for leaf in ("weight", "bias")]
+        modules = stored_modules("an ln_tuning adapter", tensors, parts, prefix=PEFT_PREFIX)
+        check_parts(modules, parts if family == "gpt2" else parts[:1])
+        check_stored(config, modules, family=family)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, found in modules.items():
+            width = prod(found[parts[0]].shape)
+            shapes |= {f"{PEFT_PREFIX}{name}.{part}": (width,) for part in found}
+        check_state(tensors, shapes)
 
 
 class AttachedLnTuning(SiteAdapter):

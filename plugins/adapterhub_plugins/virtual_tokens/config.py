@@ -74,17 +74,7 @@ def completed(config: Mapping[str, Any], base: LoadedBase, peft_type: str) -> di
     Raises MismatchError for a config of another kind or of another size, CapabilityError for one
     that asks for more than virtual tokens.
     """
-    if config.get("peft_type") != peft_type:
-        raise MismatchError(
-            f"the config is of {config.get('peft_type')}, not of {peft_type}",
-            hint="adapter_config.json and the manifest do not belong together; pull them again",
-        )
-    _check_keys(config, peft_type)
-    if type(config.get("num_virtual_tokens")) is not int or config["num_virtual_tokens"] < 1:
-        raise MismatchError(
-            f"num_virtual_tokens is {config.get('num_virtual_tokens')!r}",
-            hint="the config was edited; pull the adapter again or ask its author",
-        )
+    check_stored(config, peft_type)
     sizes = {**base_sizes(base, peft_type), "num_transformer_submodules": 1}
     for name, size in sizes.items():
         if config.get(name, size) not in (size, None):
@@ -93,6 +83,30 @@ def completed(config: Mapping[str, Any], base: LoadedBase, peft_type: str) -> di
                 hint="the adapter was made for another base; `adapterhub show` names it",
             )
     return {**config, **sizes}
+
+
+def check_stored(config: Mapping[str, Any], peft_type: str) -> None:
+    """Raises MismatchError for a config of another kind or whose sizes are none, CapabilityError
+    for one that asks for more than virtual tokens."""
+    if config.get("peft_type") != peft_type:
+        raise MismatchError(
+            f"the config is of {config.get('peft_type')}, not of {peft_type}",
+            hint="adapter_config.json and the manifest do not belong together; pull them again",
+        )
+    _check_keys(config, peft_type)
+    for name in ("num_virtual_tokens", *_SIZES):
+        value = config.get(name)
+        if (value is not None or name not in _SIZES) and (type(value) is not int or value < 1):
+            raise MismatchError(
+                f"{name} is {value!r}",
+                hint="the config was edited; pull the adapter again or ask its author",
+            )
+    if (config.get("token_dim") or 0) % (config.get("num_attention_heads") or 1):
+        raise MismatchError(
+            f"token_dim {config['token_dim']} does not divide into "
+            f"{config['num_attention_heads']} heads",
+            hint="the config was edited; pull the adapter again or ask its author",
+        )
 
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
