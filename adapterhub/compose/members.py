@@ -87,7 +87,7 @@ def outline(member: Member) -> Outline:
     them.
     """
     manifest = member.folder.manifest
-    record = catalog().methods[manifest.method]
+    record = catalog().method_for(manifest)
     stackable = Capability.STACK in record.capabilities
     sites: dict[str, Site] = {}
     reason: str | None = None
@@ -214,7 +214,7 @@ class _LazyState(Mapping[str, Any]):
 
 def _describe(member: Member, state: Mapping[str, Any]) -> Iterator[tuple[str, Patch]]:
     """What the method says of the member; it knows no names, so its complaints are given one."""
-    record = catalog().methods[member.folder.manifest.method]
+    record = catalog().method_for(member.folder.manifest)
     method = open_method(record)
     try:
         yield from method.patches(member.folder.config or {}, state)

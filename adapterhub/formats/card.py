@@ -148,11 +148,17 @@ def _training(manifest: Manifest, name: str) -> str:
         *((key, value) for key, value in (manifest.recipe or {}).items()),
         ("checks switched off by its maker", ", ".join(manifest.allowed)),
         ("written by", manifest.written_by),
+        ("plugin of its method", _plugin(manifest)),
     ]
     shown = [(key, value) for key, value in facts if isinstance(value, (str, int, float)) and value]
     if not shown:
         return "## Training\n\nNot recorded."
     return "## Training\n\n" + _table(("fact", "value"), shown)
+
+
+def _plugin(manifest: Manifest) -> str | None:
+    plugin = manifest.plugin
+    return f"{plugin.distribution} {plugin.version}" if plugin else None
 
 
 def _results(manifest: Manifest, name: str) -> str:

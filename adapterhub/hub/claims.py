@@ -44,7 +44,7 @@ def manifest_problems(
             )
         return
     try:
-        method = catalog().methods[manifest.method]
+        method = catalog().method_for(manifest)
     except (NotFoundError, PluginError) as error:
         yield Problem("unknown-method", error.message, error.hint or "")
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.method import Capability
+from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.protocols import (
     AttachedAdapter,
     LoadedBase,
@@ -37,8 +37,7 @@ class Rack:
     def attach(self, slot: str, folder: AdapterFolder) -> AttachedAdapter:
         """Attach a stored adapter, if the slot does not hold it already."""
         if slot not in self.attached:
-            method = method_of(folder.manifest.method)
-            self._check(folder)
+            method = open_method(self._checked(folder))
             with quiet():
                 self.attached[slot] = method.attach(
                     self.base, slot, folder.config or {}, state=read_state(folder)
@@ -109,8 +108,10 @@ class Rack:
             if slot not in staying:
                 adapter.deactivate()
 
-    def _check(self, folder: AdapterFolder) -> None:
-        record = catalog().methods[folder.manifest.method]
+    def _checked(self, folder: AdapterFolder) -> Method:
+        """Raises NotFoundError for a method that is not here, CapabilityError for a base that it
+        does not work on."""
+        record = catalog().method_for(folder.manifest)
         quantized = self.base.spec.scheme.quantized
         if quantized and Capability.QUANTIZED_BASE not in record.capabilities:
             raise CapabilityError(
@@ -118,6 +119,7 @@ class Rack:
                 hint=f"add the base unquantized: adapterhub base add NAME {self.base.spec.source} "
                 "--scheme bf16",
             )
+        return record
 
 
 def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]) -> int:

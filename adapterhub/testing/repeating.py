@@ -16,7 +16,7 @@ from typing import Any
 
 from adapterhub.domain.method import Capability
 from adapterhub.formats.adapter_config import encode_config
-from adapterhub.testing.ground import Ground, agree, equal, heard
+from adapterhub.testing.ground import Ground, agree, apart, equal, heard
 from adapterhub.testing.promises import promise
 from adapterhub.testing.tiny import add_tiny_base
 
@@ -45,8 +45,10 @@ class Repeating(Ground):
         made = load_file(tmp_path / "made.safetensors")
         found = load_file(tmp_path / "heard.safetensors")["heard"]
         assert made.keys() == expected.keys()
-        odd = [name for name in made if not equal(made[name], expected[name])]
-        assert odd == [], f"one seed makes another adapter in another process: {odd[0]} differs"
+        for name, tensor in made.items():
+            # What is computed rather than drawn may be rounded otherwise.
+            alike = equal(tensor, expected[name]) or apart(tensor, expected[name]) < 1e-5
+            assert alike, f"one seed makes another adapter in another process: {name} differs"
         agree(found, answers, within=1e-5, what="a stored adapter in another process and in this")
 
     def _place(self) -> tuple[str, str]:
