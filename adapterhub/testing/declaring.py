@@ -79,6 +79,18 @@ class Declaring(Ground):
                 with _clear(f"the option {name}={odd!r}"):
                     self.configure(base, {**self.options, name: odd})
 
+    def test_the_options_its_record_names_are_those_it_takes(self, base: Base) -> None:
+        """`adapterhub methods NAME` is where a person learns of them."""
+        named = self.record.options
+        unnamed = sorted(self.options.keys() - named.keys())
+        assert not named or not unnamed, f"its record does not name {unnamed}"
+        for name in named:
+            try:
+                self.configure(base, {**self.options, name: [None]})
+            except AdapterhubError as error:
+                if f"no option {name!r}" in error.message:
+                    raise AssertionError(f"its record names {name}: {error}") from error
+
     def test_a_config_with_an_unknown_key_is_refused(self, base: Base) -> None:
         before = plain.base_bytes(base.model)
         adapter = self.attach(base)

@@ -19,6 +19,7 @@ from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.full import OPTIONS
 
 PARTS = ("all", "layers")
 _KEYS = ("method", "base_model_name_or_path", "revision", "parts")
@@ -29,7 +30,7 @@ class Full:
     blocks (layers), without embeddings, last norm and head."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("full", options, ("parts",))
+        read.refuse_unknown("full", options, OPTIONS)
         _refuse_quantized(base)
         return {
             "method": "full",

@@ -15,12 +15,9 @@ from adapterhub.domain.options import choice, flag, layer_numbers, number, refus
 from adapterhub.domain.patterns import matching_key
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.peft import OPTIONS
 from adapterhub_plugins.peft.describe import refuse_base_changing_start
 
-OPTIONS = (
-    "rank", "alpha", "dropout", "targets", "rslora", "dora", "init", "rank_pattern",
-    "alpha_pattern", "layers",
-)  # fmt: skip
 STARTS = ("default", "orthogonal", "pissa")
 MAX_RANK = 4096
 

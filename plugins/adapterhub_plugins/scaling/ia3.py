@@ -20,6 +20,7 @@ from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle, Site
 from adapterhub.domain.targets import FAMILIES, Family
 from adapterhub.errors import CapabilityError, MismatchError
+from adapterhub_plugins.scaling import IA3_OPTIONS
 from adapterhub_plugins.scaling.stored import (
     check_config,
     check_stored,
@@ -38,7 +39,7 @@ class Ia3:
     inner activation too) and `layers`."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("ia3", options, ("feedforward", "layers"))
+        read.refuse_unknown("ia3", options, IA3_OPTIONS)
         layers = read.layer_numbers(options)
         attention, inner = _paths(family_of(base))
         inner = inner if read.flag(options, "feedforward", default=True) else []

@@ -19,6 +19,7 @@ from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
 from adapterhub.errors import CapabilityError
+from adapterhub_plugins.scaling import LN_OPTIONS
 from adapterhub_plugins.scaling.stored import (
     check_config,
     check_stored,
@@ -53,7 +54,7 @@ class LnTuning:
     to no block, is tuned where that is left out."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("ln_tuning", options, ("layers",))
+        read.refuse_unknown("ln_tuning", options, LN_OPTIONS)
         layers = read.layer_numbers(options)
         family_of(base)
         inside, last = _NORMS.get(base.family, _USUAL)

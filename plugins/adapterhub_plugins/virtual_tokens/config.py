@@ -12,6 +12,7 @@ from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.options import Options, choice, flag, refuse_unknown, whole
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.virtual_tokens import ENCODED_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS
 
 INIT, TEXT = "prompt_tuning_init", "prompt_tuning_init_text"
 PROMPT, PREFIX, ENCODED = "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"
@@ -37,13 +38,13 @@ _OWN_KEYS = {
 
 def prompt_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, `init`, `text` of prompt tuning."""
-    refuse_unknown("prompt_tuning", options, {"tokens", "init", "text"})
+    refuse_unknown("prompt_tuning", options, PROMPT_OPTIONS)
     return {**_config(PROMPT, base, options), **_start(options)}
 
 
 def encoded_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, `hidden` (default: the base's own width) of p-tuning."""
-    refuse_unknown("p_tuning", options, {"tokens", "hidden"})
+    refuse_unknown("p_tuning", options, ENCODED_OPTIONS)
     config = _config(ENCODED, base, options)
     if "hidden" in options:
         config["encoder_hidden_size"] = _hidden(options)
@@ -52,7 +53,7 @@ def encoded_config(base: BaseSpec, options: Options) -> dict[str, Any]:
 
 def prefix_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, and `projection` with `hidden` or `init` with `text`, of prefix tuning."""
-    refuse_unknown("prefix_tuning", options, {"tokens", "projection", "hidden", "init", "text"})
+    refuse_unknown("prefix_tuning", options, PREFIX_OPTIONS)
     config = _config(PREFIX, base, options)
     projection = flag(options, "projection", default=False)
     config["prefix_projection"] = projection

@@ -94,6 +94,11 @@ BROKEN = {
         "def adapterhub_task():\n    return []",
         "no hook is called adapterhub_task; did you mean adapterhub_tasks?",
     ),
+    "options that are no lines": (
+        PRELUDE + "@hookimpl\ndef adapterhub_methods():\n    return [Method(name='x', summary='',"
+        " target='', reference='', config_version=1, capabilities=frozenset(), options=['size'])]",
+        "adapterhub_methods declares 'x' with options that are no dict of name and line",
+    ),
     "a hook without its marker": (
         "def adapterhub_tasks():\n    return []",
         "adapterhub_tasks is not marked with @hookimpl",

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from adapterhub.domain.method import Method
 from adapterhub.domain.protocols import AttachedAdapter
 from adapterhub.errors import AdapterhubError
 from adapterhub.models.loader import Base
@@ -118,6 +120,21 @@ class TrustsItsConfig(Kit):
         return super().attach(base, slot, **more)
 
 
+class NamesAnOptionTooMany(Kit):
+    @property
+    def record(self) -> Method:
+        return replace(super().record, options={"rank": "8", "colour": "blue"})
+
+
+class NamesAnOptionTooFew(Kit):
+    options: ClassVar[Mapping[str, Any]] = {"rank": 4}
+
+    @property
+    def record(self) -> Method:
+        return replace(super().record, options={"alpha": "8"})
+
+
+NAMED = "test_the_options_its_record_names_are_those_it_takes"
 FILES = "test_its_config_survives_its_file"
 KINDS = "test_an_option_of_the_wrong_kind_is_refused"
 CUT = "test_a_config_that_was_cut_or_edited_is_refused_with_a_reason"
@@ -137,6 +154,8 @@ CHECKS: list[tuple[type[Kit], Check]] = [
     (TakesAnyOption, on_base("test_an_unknown_option_is_refused")),
     (TrustsItsOptions, on_base(KINDS)),
     (TrustsItsConfig, on_base(CUT)),
+    (NamesAnOptionTooMany, on_base(NAMED)),
+    (NamesAnOptionTooFew, on_base(NAMED)),
     (
         kit_tests.SaysTooMuch,
         on_dense("test_its_patches_can_be_read_from_what_is_stored"),

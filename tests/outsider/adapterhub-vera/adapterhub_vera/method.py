@@ -22,9 +22,9 @@ from adapterhub.domain.seed import check_seed
 from adapterhub.domain.sites import Handle, Site
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_vera import OPTIONS
 
 NAME = "vera"
-OPTIONS = ("rank", "targets", "d_initial", "projection_seed")
 KEYS = ("method", "base_model_name_or_path", "in_features")
 REQUIRED = {
     "target_modules": list[str],
