@@ -17,12 +17,12 @@ from adapterhub.compose.outline import Outline, Site
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.method import Capability
 from adapterhub.domain.patch import Affine, Patch
-from adapterhub.domain.protocols import AdapterMethod
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, PluginError, UsageError
 from adapterhub.formats.safetensors_header import Header, read_header
 from adapterhub.hub.files import disk
 from adapterhub.hub.folder import AdapterFolder, has_tensors
-from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.stored import open_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def outline(member: Member) -> Outline:
     them.
     """
     manifest = member.folder.manifest
-    record = catalog().methods[manifest.method]
+    record = catalog().method_for(manifest)
     stackable = Capability.STACK in record.capabilities
     sites: dict[str, Site] = {}
     reason: str | None = None
@@ -214,8 +214,8 @@ class _LazyState(Mapping[str, Any]):
 
 def _describe(member: Member, state: Mapping[str, Any]) -> Iterator[tuple[str, Patch]]:
     """What the method says of the member; it knows no names, so its complaints are given one."""
-    record = catalog().methods[member.folder.manifest.method]
-    method: AdapterMethod = load_target(record.target)()
+    record = catalog().method_for(member.folder.manifest)
+    method = open_method(record)
     try:
         yield from method.patches(member.folder.config or {}, state)
     except (FormatError, MismatchError) as error:

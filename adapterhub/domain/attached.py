@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args, get_origin
 
+from adapterhub.domain.manifest import CONFIG_FILE
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
-from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub.errors import CapabilityError, FormatError, MismatchError, UsageError
 
 Shape = tuple[int, ...]
+_EDITED = "it was cut or edited; pull it again or ask its author"
+_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
 class SiteAdapter(ABC):
@@ -76,14 +80,54 @@ class SiteAdapter(ABC):
         return tensor.new_tensor(list(weights)).reshape(-1, 1, 1)
 
 
-def check_keys(method: str, config: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises MismatchError for a key that asks for something the method does not know."""
-    strange = sorted(key for key in config.keys() - set(known) if config[key])
+def check_keys(
+    method: str,
+    config: Mapping[str, Any],
+    known: Iterable[str],
+    *,
+    required: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Hold a stored config to its method's keys: `known` ones may be there, `required` ones must,
+    with values of their kind: `int`, `float`, `str`, `bool`, `list[str]` or `dict[str, int]`.
+
+    Raises MismatchError for a key that asks for something the method does not know, FormatError
+    for one that is missing or of another kind.
+    """
+    strange = sorted(key for key in config.keys() - {*known, *required} if config[key])
     if strange:
         raise MismatchError(
             f"{method} does not know {strange[0]!r} of this adapter's config, nor what it asks for",
             hint="it was made by a newer release or another tool; ask its author for one without",
         )
+    for key, kind in required.items():
+        if key not in config:
+            raise lacks_key(method, key)
+        if not _is(config[key], kind):
+            raise FormatError(
+                f"{CONFIG_FILE} of this {method} adapter: {key!r} is no {_word(kind)}",
+                hint=_EDITED,
+            )
+
+
+def lacks_key(method: str, key: str) -> FormatError:
+    return FormatError(f"{CONFIG_FILE} of this {method} adapter does not say {key!r}", hint=_EDITED)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is list:
+        return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(_is(item, inner[1]) for item in value.values())
+    # Not isinstance, by which true is a number.
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def _word(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (list, dict):
+        return f"{'list' if origin is list else 'table'} of {_WORDS[inner[-1]]}s"
+    return _WORDS[kind]
 
 
 def check_state(stored: Mapping[str, Any], expected: Mapping[str, Shape]) -> None:

@@ -43,6 +43,14 @@ class Parent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PluginRecord:
+    """The distribution that provided the adapter's method, where that is not adapterhub itself."""
+
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """One measured figure, as `eval` printed it."""
 
@@ -66,6 +74,7 @@ class Manifest:
     config_version: int
     base: BaseRecord
     schema_version: int = SCHEMA_VERSION
+    plugin: PluginRecord | None = None
     trainer: str | None = None
     recipe: dict[str, Any] | None = None
     data_sha256: str | None = None

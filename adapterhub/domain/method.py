@@ -28,9 +28,10 @@ class Capability(enum.StrEnum):
 class Method:
     """`target` provides `adapterhub.domain.protocols.AdapterMethod`; `reference` is the paper.
 
-    `tensors` says whether its adapters hold weights. `preset` sets fields of the recipe that a
-    person left alone, such as the learning rate that is usual for it. A method that is no more than
-    a preset makes adapters of another, `stored_as`.
+    `options` says what `-O` takes: name -> a line with its default and its meaning. `tensors` says
+    whether its adapters hold weights. `preset` sets fields of the recipe that a person left alone,
+    such as the learning rate that is usual for it. A method that is no more than a preset makes
+    adapters of another, `stored_as`.
     """
 
     name: str
@@ -42,18 +43,20 @@ class Method:
     tensors: bool = True
     stored_as: str | None = None
     preset: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trainer:
     """`target` provides `adapterhub.domain.protocols.Objective`; `teacher` says whether it learns
-    from one."""
+    from one, `options` what `--trainer-option` takes, as in `Method`."""
 
     name: str
     summary: str
     target: str
     modality: Modality
     teacher: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

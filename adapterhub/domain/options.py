@@ -20,11 +20,13 @@ _LAYERS_HINT = 'block numbers from 0, such as "0-3,8" or [0, 1, 2, 3, 8]'
 
 
 def refuse_unknown(method: str, options: Options, known: Iterable[str]) -> None:
+    """`known` may well be the record's own `options`."""
     names = sorted(known)
     unknown = sorted(set(options) - set(names))
     if unknown:
         raise UsageError(
-            f"{method} has no option {unknown[0]!r}", hint=f"its options: {', '.join(names)}"
+            f"{method} has no option {unknown[0]!r}",
+            hint=f"its options: {', '.join(names) or 'none'}; see `adapterhub methods {method}`",
         )
 
 

@@ -155,6 +155,21 @@ class AdapterMethod(Protocol):
         """
 
 
+@runtime_checkable
+class ChecksTensors(Protocol):
+    """A method that can tell, without a base, whether a file holds what a config calls for."""
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """Raises FormatError or MismatchError for a stored config that is none, and for tensors
+        that are missing, too many or of other shapes.
+
+        `tensors` maps names to objects that have a `shape` and no values; `family` is that of the
+        base, where it is known. Called where torch is not installed.
+        """
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One tokenized row: `ids`, from where on they count as the answer, and the row's line."""

@@ -18,6 +18,7 @@ _MAX_FRONT = 200_000
 _MAX_DEPTH = 16
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN_PEFT = {"lora", "dora", "ia3", "loha", "lokr", "prompt_tuning", "prefix_tuning", "p_tuning"}
+_PULL = re.compile(r"^\$ adapterhub pull (.+)$", re.MULTILINE)
 _HINT = "correct the block between the two lines of '---'"
 
 
@@ -43,6 +44,18 @@ def render_card(manifest: Manifest, *, name: str) -> str:
     parts = [_intro, _usage, _training, _results, _parents]
     body = "\n\n".join(filter(None, (part(manifest, name) for part in parts)))
     return f"---\n{front}---\n\n{body}\n"
+
+
+def renamed_card(text: str, *, name: str) -> str:
+    """The card with the commands of `_usage` and its title for another name, and every word that a
+    person added as it was."""
+    found = _PULL.search(text)
+    if found is None:
+        return text
+    old = found.group(1)
+    for mark in ("\n# {}\n", "$ adapterhub pull {}\n", '$ adapterhub run {} "'):
+        text = text.replace(mark.format(old), mark.format(name))
+    return text.replace(f"from_pretrained(base, {old!r})", f"from_pretrained(base, {name!r})")
 
 
 def read_front_matter(text: str) -> dict[str, Any]:
@@ -148,11 +161,17 @@ def _training(manifest: Manifest, name: str) -> str:
         *((key, value) for key, value in (manifest.recipe or {}).items()),
         ("checks switched off by its maker", ", ".join(manifest.allowed)),
         ("written by", manifest.written_by),
+        ("plugin of its method", _plugin(manifest)),
     ]
     shown = [(key, value) for key, value in facts if isinstance(value, (str, int, float)) and value]
     if not shown:
         return "## Training\n\nNot recorded."
     return "## Training\n\n" + _table(("fact", "value"), shown)
+
+
+def _plugin(manifest: Manifest) -> str | None:
+    plugin = manifest.plugin
+    return f"{plugin.distribution} {plugin.version}" if plugin else None
 
 
 def _results(manifest: Manifest, name: str) -> str:

@@ -1,6 +1,6 @@
 """What a manifest and a config claim, held against each other and against what is installed.
 
-Opens no weights; those are `hub.verify`'s.
+Opens no weights; those are `hub.verify`'s, which hands on what their header says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import CONFIG_FILE, WEIGHTS_FILE, BaseRecord, Manifest
 from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.domain.method import Method
-from adapterhub.domain.protocols import AdapterMethod
 from adapterhub.errors import (
     CapabilityError,
     FormatError,
@@ -23,10 +22,12 @@ from adapterhub.errors import (
     NotFoundError,
     PluginError,
 )
+from adapterhub.formats.safetensors_header import Header
 from adapterhub.hub import folder as folders
 from adapterhub.hub.folder import COMPOSITION_METHOD, METHOD_KEY
 from adapterhub.hub.problems import Problem
-from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.stored import open_method
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -43,7 +44,7 @@ def manifest_problems(
             )
         return
     try:
-        method = catalog().methods[manifest.method]
+        method = catalog().method_for(manifest)
     except (NotFoundError, PluginError) as error:
         yield Problem("unknown-method", error.message, error.hint or "")
     else:
@@ -115,7 +116,7 @@ def tensorless_problems(
         )
     if config is None:
         return
-    method: AdapterMethod = load_target(record.target)()
+    method = open_method(record)
     try:
         list(method.patches(config, {}))
     except NoEffectError as error:
@@ -124,3 +125,29 @@ def tensorless_problems(
         yield Problem("bad-config", error.message, error.hint or "")
     except CapabilityError:
         return  # it can be described on a base only
+
+
+def tensor_problems(
+    manifest: Manifest, config: Mapping[str, Any], header: Header, facts: dict[str, Any]
+) -> Iterator[Problem]:
+    """The tensors' names and shapes against the config, judged by the words of their method.
+
+    The fact `tensors_match` says `unchecked` where the method is not here, or cannot tell.
+    """
+    facts["tensors_match"] = "unchecked"
+    entry = catalog().methods.entries.get(manifest.method)
+    if entry is None:
+        return
+    try:
+        method = open_method(entry.record)
+        family = manifest.base.family
+        if method.check_tensors(config, header.tensors, family=family):
+            facts["tensors_match"] = "checked"
+    except ImportError:
+        return  # its module brings in what a machine without the extra [models] lacks
+    except CapabilityError:
+        return
+    except (FormatError, MismatchError) as error:
+        facts["tensors_match"] = "broken"
+        code = "bad-config" if isinstance(error, FormatError) else "tensors-disagree"
+        yield Problem(code, error.message, error.hint or "")

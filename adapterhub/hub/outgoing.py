@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from adapterhub.domain.manifest import MANIFEST_FILE
+from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE
 from adapterhub.errors import FormatError, NotFoundError
+from adapterhub.formats.card import renamed_card
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.formats.recipe_file import RECIPE_FILE, published_recipe
 from adapterhub.hub.files import is_regular, link_or_copy, make_folder, regular_files
@@ -49,12 +50,13 @@ def outgoing(folder: Path, *, name: str) -> Outgoing:
 
 @contextlib.contextmanager
 def recording(folder: Path, allowed: frozenset[str], *, name: str) -> Iterator[Path]:
-    """The folder to send: itself, or a copy whose manifest says which problems were allowed and
-    whose recipe names no places. A recipe that cannot be read is not sent.
+    """The folder to send: itself, or a copy whose manifest says which problems were allowed, whose
+    recipe names no places and whose card is pulled by its new name. A recipe that cannot be read is
+    not sent.
 
     A manifest that cannot be read, or inferred, cannot be added to and is sent as it is.
     """
-    changed = {**_noted(folder, allowed), **_cleaned(folder, name)}
+    changed = {**_noted(folder, allowed), **_cleaned(folder, name), **_named(folder, name)}
     if not changed:
         yield folder
         return
@@ -80,6 +82,19 @@ def _noted(folder: Path, allowed: frozenset[str]) -> dict[str, bytes | None]:
         return {}
     noted = replace(manifest, allowed=tuple(sorted({*manifest.allowed, *allowed})))
     return {MANIFEST_FILE: encode_manifest(noted)}
+
+
+def _named(folder: Path, name: str) -> dict[str, bytes | None]:
+    """The card, if it says how to pull the adapter by another name than `name`."""
+    card = folder / CARD_FILE
+    if not card.is_file() or not is_regular(card):
+        return {}
+    data = card.read_bytes()
+    try:
+        renamed = renamed_card(data.decode("utf-8"), name=name).encode()
+    except UnicodeDecodeError:
+        return {}
+    return {} if renamed == data else {CARD_FILE: renamed}
 
 
 def _cleaned(folder: Path, name: str) -> dict[str, bytes | None]:

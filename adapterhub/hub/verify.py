@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.manifest import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
+from adapterhub.domain.manifest import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, Manifest
 from adapterhub.errors import FormatError
 from adapterhub.formats.adapter_config import check_config
 from adapterhub.formats.safetensors_header import (
@@ -28,6 +28,7 @@ from adapterhub.hub.claims import (
     base_problems,
     manifest_problems,
     missing_problems,
+    tensor_problems,
     tensorless_problems,
 )
 from adapterhub.hub.folder import LORA_METHOD
@@ -86,7 +87,7 @@ def _check_contents(
         problems += tensorless_problems(path, config, entry.record)
     elif (path / WEIGHTS_FILE).is_file():
         _check_weights(
-            path / WEIGHTS_FILE, config, problems, facts, method=None if composition else method
+            path / WEIGHTS_FILE, config, problems, facts, manifest=None if composition else manifest
         )
 
 
@@ -141,7 +142,7 @@ def _check_weights(
     problems: list[Problem],
     facts: dict[str, Any],
     *,
-    method: str | None,
+    manifest: Manifest | None,
 ) -> None:
     header = _reading("bad-weights", problems, lambda: read_header(path))
     if header is None:
@@ -159,11 +160,14 @@ def _check_weights(
         )
     if config is None:
         return
+    method = manifest.method if manifest else None
     peft_type = config.get("peft_type")
     named_lora = any(_LORA_NAME.search(name) for name in header.tensors)
     problems += _method_problems(method, peft_type, named_lora=named_lora)
     if peft_type == _LORA_TYPE or method == LORA_METHOD or (named_lora and peft_type is None):
         _check_lora(path, header, config, problems, facts)
+    elif manifest is not None:
+        problems += tensor_problems(manifest, config, header, facts)
 
 
 def _method_problems(

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from adapterhub.domain.manifest import Manifest, PluginRecord
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.domain.stores import Store
 from adapterhub.errors import NotFoundError, PluginError, UsageError
 from adapterhub.plugin.host import DISABLE_VARIABLE, Admission, Host, Origin, discover
+from adapterhub.plugin.markers import PROJECT
 from adapterhub.plugin.trace import timed
 
 R = TypeVar("R", Method, Trainer, QuantBackend, Strategy, Task)
@@ -89,6 +91,25 @@ class Catalog:
                 hint=f"switch one off with {DISABLE_VARIABLE}",
             )
         return owners[0]
+
+    def method_for(self, manifest: Manifest) -> Method:
+        """The method of a stored adapter. Raises PluginError for a name with two owners, and
+        NotFoundError saying which plugin its author used, where the manifest says so."""
+        name, plugin = manifest.method, manifest.plugin
+        if plugin is None or name in self.methods.entries or name in self.methods.taken:
+            return self.methods[name]
+        raise NotFoundError(
+            f"no method is called {name!r}",
+            hint=f"it was made with {plugin.distribution} {plugin.version}; if you trust that "
+            f"package: pip install {plugin.distribution}",
+        )
+
+    def plugin_of(self, method: str) -> PluginRecord | None:
+        """Who has to be installed for this method; None where adapterhub alone will do."""
+        entry = self.methods.entries.get(method)
+        if entry is None or entry.owner.distribution == PROJECT:
+            return None
+        return PluginRecord(distribution=entry.owner.distribution, version=entry.owner.version)
 
     def open_store(self, uri: str) -> Store:
         """The store that speaks this URI. Raises UsageError when no plugin does, PluginError when

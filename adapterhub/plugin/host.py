@@ -170,6 +170,10 @@ def _wrong_record(records: Mapping[str, tuple[Any, ...]]) -> str | None:
             name = record.name  # type: ignore[attr-defined]
             if not (isinstance(name, str) and name.strip() and name.isprintable()):
                 return f"{hook} declares a {of.__name__} whose name is {name!r}"
+            lines = getattr(record, "options", {})
+            texts = [*lines, *lines.values()] if isinstance(lines, dict) else [None]
+            if not all(isinstance(text, str) for text in texts):
+                return f"{hook} declares {name!r} with options that are no dict of name and line"
     return None
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.method import Capability
+from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.protocols import (
-    AdapterMethod,
     AttachedAdapter,
     LoadedBase,
     PrecedesInput,
@@ -23,7 +22,8 @@ from adapterhub.domain.protocols import (
 from adapterhub.errors import CapabilityError
 from adapterhub.hub.folder import AdapterFolder
 from adapterhub.models.quiet import quiet
-from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.catalog import catalog
+from adapterhub.plugin.stored import StoredMethod, open_method
 
 
 @dataclass
@@ -38,8 +38,7 @@ class Rack:
     def attach(self, slot: str, folder: AdapterFolder) -> AttachedAdapter:
         """Attach a stored adapter, if the slot does not hold it already."""
         if slot not in self.attached:
-            method = method_of(folder.manifest.method)
-            self._check(folder)
+            method = open_method(self._checked(folder))
             with quiet():
                 self.attached[slot] = method.attach(
                     self.base, slot, folder.config or {}, state=read_state(folder)
@@ -115,8 +114,10 @@ class Rack:
             if slot not in staying:
                 adapter.deactivate()
 
-    def _check(self, folder: AdapterFolder) -> None:
-        record = catalog().methods[folder.manifest.method]
+    def _checked(self, folder: AdapterFolder) -> Method:
+        """Raises NotFoundError for a method that is not here, CapabilityError for a base that it
+        does not work on."""
+        record = catalog().method_for(folder.manifest)
         quantized = self.base.spec.scheme.quantized
         if quantized and Capability.QUANTIZED_BASE not in record.capabilities:
             raise CapabilityError(
@@ -124,6 +125,7 @@ class Rack:
                 hint=f"add the base unquantized: adapterhub base add NAME {self.base.spec.source} "
                 "--scheme bf16",
             )
+        return record
 
 
 def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]) -> int:
@@ -132,10 +134,9 @@ def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def method_of(name: str) -> AdapterMethod:
+def method_of(name: str) -> StoredMethod:
     """The method's object. Raises NotFoundError when no plugin provides it."""
-    method: AdapterMethod = load_target(catalog().methods[name].target)()
-    return method
+    return open_method(catalog().methods[name])
 
 
 def read_state(folder: AdapterFolder) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from adapterhub.domain.method import Capability
 from adapterhub.errors import MismatchError, UsageError
 from adapterhub.formats.adapter_config import decode_config, encode_config
 from adapterhub.models.loader import Base
+from adapterhub.runtime.attach import method_of
 from adapterhub.testing import plain
 from adapterhub.testing.ground import Ground, agree, equal, heard
 from adapterhub.testing.promises import promise
@@ -102,6 +103,13 @@ class Attaching(Ground):
         kept = again.state()
         assert kept.keys() == state.keys()
         assert all(equal(kept[name], state[name]) for name in state), "storing twice differs"
+
+    @promise(tensors=True)
+    def test_what_it_stores_is_what_its_config_calls_for(self, base: Base) -> None:
+        """As `verify` asks, with a family and without, where the method offers `ChecksTensors`."""
+        adapter = self.attach_shaken(base)
+        for family in (base.spec.family, None):
+            method_of(self.method).check_tensors(adapter.config, adapter.state(), family=family)
 
     def test_detaching_leaves_the_base_as_it_was(self, base: Base) -> None:
         before, bare = plain.base_bytes(base.model), heard(base)

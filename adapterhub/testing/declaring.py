@@ -6,11 +6,13 @@ import functools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from adapterhub.errors import AdapterhubError, UsageError
+from adapterhub.errors import AdapterhubError, FormatError, UsageError
 from adapterhub.formats.adapter_config import decode_config, encode_config
 from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
@@ -26,6 +28,10 @@ print(json.dumps([sorted(getattr(catalog(), sys.argv[1]).entries), "torch" in sy
 # What a command line or a recipe can hold in the place of a number, and of anything.
 _NO_NUMBERS: tuple[Any, ...] = (None, "many", [1], {"a": 1})
 _ODD: tuple[Any, ...] = (None, "", "no such value", -1, float("nan"), True, [None], {"a": 1})
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+         ValueError)  # fmt: skip
+# What an editor or a cut transfer can leave in a stored config.
+_EDITED: tuple[Any, ...] = (None, "no such value", -1, [None], {"a": 1})
 
 
 def check_declared(shelf: str, name: str) -> None:
@@ -60,16 +66,30 @@ class Declaring(Ground):
 
     def test_an_unknown_option_is_refused(self, base: Base) -> None:
         with pytest.raises(UsageError, match="no_such_option"):
-            method_of(self.method).new_config(base.spec, {**self.options, "no_such_option": 1})
+            self.configure(base, {**self.options, "no_such_option": 1})
 
     def test_an_option_of_the_wrong_kind_is_refused(self, base: Base) -> None:
         for name, value in self.options.items():
             counted = isinstance(value, int | float) and not isinstance(value, bool)
             for wrong in _NO_NUMBERS if counted else ():
                 with pytest.raises(UsageError):
-                    method_of(self.method).new_config(base.spec, {**self.options, name: wrong})
+                    self.configure(base, {**self.options, name: wrong})
             for odd in _ODD:
-                _taken_or_refused(self.method, base, {**self.options, name: odd})
+                # Anything but an error of ours would reach a person as a bug.
+                with _clear(f"the option {name}={odd!r}"):
+                    self.configure(base, {**self.options, name: odd})
+
+    def test_the_options_its_record_names_are_those_it_takes(self, base: Base) -> None:
+        """`adapterhub methods NAME` is where a person learns of them."""
+        named = self.record.options
+        unnamed = sorted(self.options.keys() - named.keys())
+        assert not named or not unnamed, f"its record does not name {unnamed}"
+        for name in named:
+            try:
+                self.configure(base, {**self.options, name: [None]})
+            except AdapterhubError as error:
+                if f"no option {name!r}" in error.message:
+                    raise AssertionError(f"its record names {name}: {error}") from error
 
     def test_a_config_with_an_unknown_key_is_refused(self, base: Base) -> None:
         before = plain.base_bytes(base.model)
@@ -80,12 +100,36 @@ class Declaring(Ground):
             self.attach(base, state=state, config=config)
         assert plain.base_bytes(base.model) == before
 
+    def test_a_config_that_was_cut_or_edited_is_refused_with_a_reason(self, base: Base) -> None:
+        """A key less or an odd value may do no harm, but never ends in anything but a clear error,
+        whether the adapter is attached or described."""
+        before = plain.base_bytes(base.model)
+        adapter = self.attach(base)
+        whole, state = dict(adapter.config), adapter.state()
+        adapter.detach()
+        cut = [{k: v for k, v in whole.items() if k != key} for key in whole]
+        edited = [{**whole, key: odd} for key in whole for odd in _EDITED]
+        for number, config in enumerate([*cut, *edited]):
+            what = f"the config {config}, once {whole},"
+            try:
+                checked = decode_config(encode_config(config))
+            except FormatError:
+                continue
+            for known in (None, base):
+                with _clear(what):
+                    list(method_of(self.method).patches(checked, state, known))
+            with _clear(what):
+                self.attach(base, f"cut{number}", state=state, config=checked).detach()
+        assert plain.base_bytes(base.model) == before
 
-def _taken_or_refused(method: str, base: Base, options: dict[str, Any]) -> None:
-    """Anything but an error of ours would reach a person as a bug."""
-    refusal = None
+
+@contextmanager
+def _clear(what: str) -> Iterator[None]:
+    """Let through what works, and what is refused with a hint."""
     try:
-        method_of(method).new_config(base.spec, options)
+        yield
     except AdapterhubError as error:
-        refusal = error
-    assert refusal is None or refusal.hint, f"{refusal}: no hint says what to do"
+        if not error.hint:
+            raise AssertionError(f"{what} is refused without a hint: {error}") from error
+    except _BUGS as error:
+        raise AssertionError(f"{what} ends in {type(error).__name__}: {error}") from error

@@ -78,7 +78,10 @@ class Ground:
         return catalog().methods[self.method]
 
     def config(self, base: Base) -> dict[str, Any]:
-        return method_of(self.method).new_config(base.spec, self.options)
+        return self.configure(base, self.options)
+
+    def configure(self, base: Base, options: Mapping[str, Any]) -> dict[str, Any]:
+        return method_of(self.method).new_config(base.spec, options)
 
     def attach(
         self,

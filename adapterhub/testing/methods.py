@@ -14,11 +14,14 @@ from adapterhub.testing.attaching import Attaching
 from adapterhub.testing.declaring import Declaring
 from adapterhub.testing.describing import Describing
 from adapterhub.testing.refusing import Refusing
+from adapterhub.testing.repeating import Repeating
 from adapterhub.testing.running import Running
 from adapterhub.testing.together import Together
 from adapterhub.testing.training import Training
 
 
 # Their tests run from the last to the first.
-class MethodConformance(Refusing, Running, Describing, Together, Training, Attaching, Declaring):
+class MethodConformance(
+    Refusing, Running, Repeating, Describing, Together, Training, Attaching, Declaring
+):
     """Set `method`; `options`, `bases`, `seeded` and `beside` as in `adapterhub.testing.ground`."""

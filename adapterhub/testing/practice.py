@@ -11,6 +11,7 @@ from adapterhub.domain.recipe import Recipe
 from adapterhub.models.loader import Base
 from adapterhub.models.quiet import quiet
 from adapterhub.plugin.catalog import catalog, load_target
+from adapterhub.plugin.stored import open_method
 from adapterhub.train.data import collate
 from adapterhub.train.loop import Outcome, Step, fit
 
@@ -117,7 +118,7 @@ class TinyTeacher:
     def __init__(self, base: Base) -> None:
         self._base = base
         self.vocabulary = int(base.model.config.vocab_size)
-        method = load_target(catalog().methods["lora"].target)()
+        method = open_method(catalog().methods["lora"])
         adapter = method.attach(base, "teacher", method.new_config(base.spec, {}), seed=11)
         shake(adapter, seed=11)
         adapter.activate()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapterhub.domain.grounds import TINY_FAMILIES
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.errors import UsageError
 from adapterhub.hub.home import HOME_VARIABLE
@@ -20,7 +21,7 @@ from adapterhub.hub.home import HOME_VARIABLE
 if TYPE_CHECKING:
     from adapterhub.models.loader import Base
 
-FAMILIES = ("llama", "phi3", "qwen2", "mistral", "gpt2")
+FAMILIES = TINY_FAMILIES
 CONTEXT = 512
 HIDDEN = 64
 

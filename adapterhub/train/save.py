@@ -33,6 +33,7 @@ from adapterhub.formats.recipe_file import (
     published_table,
     recipe_table,
 )
+from adapterhub.plugin.catalog import catalog
 from adapterhub.train.curve import draw_losses
 from adapterhub.train.loop import Outcome
 
@@ -64,6 +65,7 @@ def save_adapter(
         method=method.name,
         config_version=method.config_version,
         base=record_of(base),
+        plugin=catalog().plugin_of(method.name),
         trainer=recipe.trainer,
         recipe={**published(recipe), **_facts(outcome), **facts},
         data_sha256=data_sha256,

@@ -94,6 +94,33 @@ def test_a_name_that_is_taken_is_refused(adapterhub: CommandLine, tmp_path: Path
     assert "peft (adapterhub" in done.complaint[0]
 
 
+@pytest.mark.parametrize("name", ["plugins", "train", "all", "peft", "bnb", "check"])
+def test_a_name_that_means_something_already_is_refused(
+    adapterhub: CommandLine, tmp_path: Path, name: str
+) -> None:
+    done = adapterhub("plugins", "new", name, "-o", tmp_path / "mine")
+    assert done.code == 2
+    assert len(done.complaint) == 2
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_name_whose_package_is_here_is_refused(adapterhub: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "site" / "adapterhub_mine").mkdir(parents=True)
+    machine = adapterhub.having(PYTHONPATH=str(tmp_path / "site"))
+    done = machine("plugins", "new", "mine", "-o", tmp_path / "mine")
+    assert done.code == 2
+    assert "there is a package adapterhub_mine" in done.complaint[0]
+
+
+@pytest.mark.parametrize("place", ["bert-nf4", "llama-fp3", "llama", "-nf4"])
+def test_a_base_that_is_no_tiny_one_is_refused_and_the_known_ones_named(
+    adapterhub: CommandLine, place: str
+) -> None:
+    done = adapterhub("plugins", "check", "lora", "--on", place)
+    assert done.code == 2
+    assert "llama, phi3, qwen2, mistral, gpt2 and nf4, int8, bf16" in done.complaint[1]
+
+
 def test_a_folder_that_exists_is_left_alone(adapterhub: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
     done = adapterhub("plugins", "new", "bitfit", "-o", tmp_path)

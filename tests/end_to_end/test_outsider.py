@@ -99,7 +99,11 @@ def test_what_it_trains_is_published_pulled_stacked_and_evaluated(place: Place) 
     trained = place.hub("train", *common, "--method", "vera", "--lr", "0.02", "-o", "theirs-one")
     place.hub("train", *common, "-o", "ours-one")
     assert trained["loss"][-1] < trained["loss"][0]
-    assert place.hub("verify", "theirs-one", "--base", "tiny", "--json")["ok"]
+    checked = place.hub("verify", "theirs-one", "--base", "tiny", "--json")
+    assert (checked["ok"], checked["facts"]["tensors_match"]) == (True, "checked")
+    manifest = json.loads((place.folder / "theirs-one" / "adapterhub.json").read_text())
+    assert manifest["plugin"]["distribution"] == "adapterhub-vera"
+    assert "plugin" not in json.loads((place.folder / "ours-one" / "adapterhub.json").read_text())
     for name in ("theirs-one", "ours-one"):
         place.hub("push", name, f"me/{name}")
         place.hub("pull", f"me/{name}")

@@ -64,7 +64,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pip = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     run(*pip, "--target", str(place / "site"), str(place / "source"), environment=os.environ.copy())
     home = {"ADAPTERHUB_HOME": str(place / "home"), "PLACE": str(place)}
-    return {**os.environ, **home, "PYTHONPATH": str(place / "site")}
+    paths = [str(place / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **home, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def shown() -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import click
 from adapterhub.cli.conformance_run import Finding, Subject, outcome_of, run_checks, subjects_of
 from adapterhub.cli.options import json_option
 from adapterhub.cli.output import Output
+from adapterhub.domain.grounds import TINY_FAMILIES
+from adapterhub.domain.quantization import SCHEMES
 from adapterhub.errors import NotFoundError, PluginError, UsageError
 from adapterhub.plugin.catalog import Catalog, Shelf, catalog
 from adapterhub.plugin.host import Admission
@@ -187,14 +190,28 @@ def _subjects(name: str) -> list[Subject]:
 
 def _place(text: str) -> tuple[str, str]:
     family, _, scheme = text.rpartition("-")
-    if not family:
-        raise UsageError(f"{text!r} names no tiny base", hint="such as phi3-nf4 or llama-bf16")
+    if family not in TINY_FAMILIES or scheme not in SCHEMES:
+        raise UsageError(
+            f"{text!r} names no tiny base",
+            hint=f"such as llama-bf16, of {', '.join(TINY_FAMILIES)} and {', '.join(SCHEMES)}",
+        )
     return family, scheme
 
 
 def _check_unclaimed(name: str, kind: Kind) -> None:
-    """Two plugins that declare one name are both refused."""
+    """Two plugins that declare one name are both refused, two packages of one name hide each other,
+    and a plugin called like a command or `all` could not be told from it."""
+    from adapterhub.cli.main import COMMANDS
+
     found = catalog()
+    hint = "choose another name"
+    if name in COMMANDS or name in ("all", "new", "check"):
+        raise UsageError(f"{name!r} is a word of adapterhub's own commands", hint=hint)
+    owner = next((a.origin for a in found.admissions if a.origin.plugin == name), None)
+    if owner is not None:
+        raise UsageError(f"there is a plugin {owner}", hint=hint)
+    if find_spec(f"adapterhub_{name}") is not None:
+        raise UsageError(f"there is a package adapterhub_{name}", hint=hint)
     shelves: dict[Kind, Shelf[Any]] = {
         "method": found.methods,
         "trainer": found.trainers,
@@ -203,9 +220,7 @@ def _check_unclaimed(name: str, kind: Kind) -> None:
     }
     if name in shelves[kind].entries:
         owner = shelves[kind].entries[name].owner
-        raise UsageError(
-            f"the {kind} {name!r} exists: {owner} declares it", hint="choose another name"
-        )
+        raise UsageError(f"the {kind} {name!r} exists: {owner} declares it", hint=hint)
 
 
 def _offers(admission: Admission) -> list[str]:

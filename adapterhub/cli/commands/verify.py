@@ -77,7 +77,8 @@ def _show(subject: str, report: Report, out: Output) -> None:
     facts = report.facts
     rows = [("what", f"{facts.get('method', 'unknown')} for {facts.get('base', 'unknown')}")]
     if "tensors" in facts:
-        rows.append(("tensors", f"{facts['tensors']} · {megabytes(int(facts['bytes']))}"))
+        match = " · unchecked against the config" * (facts.get("tensors_match") == "unchecked")
+        rows.append(("tensors", f"{facts['tensors']} · {megabytes(int(facts['bytes']))}{match}"))
     if 0 < facts.get("zero_modules", 0) < facts.get("modules", 0):
         rows.append(
             ("idle", f"{facts['zero_modules']} of {facts['modules']} modules change nothing")

@@ -14,6 +14,7 @@ from adapterhub.domain.attached import check_keys
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.sites import SiteKind
 from adapterhub.errors import UsageError
+from adapterhub_plugins.bottleneck import OPTIONS
 
 Nonlinearity = Literal["relu", "gelu", "silu", "tanh"]
 NONLINEARITIES: tuple[Nonlinearity, ...] = ("relu", "gelu", "silu", "tanh")
@@ -27,7 +28,6 @@ PLACEMENTS: dict[str, tuple[SiteKind, ...]] = {
 # The best scaling of the paper's scaled parallel adapter.
 _PARALLEL_SCALING = 4.0
 _HEAD = ("method", "base_model_name_or_path", "revision")
-_OPTIONS = ("placement", "reduction", "nonlinearity", "scaling", "dropout", "layers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class Design:
 
 def new_config(base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
     """Raises UsageError for options that are unknown or make no sense."""
-    read.refuse_unknown("bottleneck", options, _OPTIONS)
+    read.refuse_unknown("bottleneck", options, OPTIONS)
     design = _design(options)
     if "scaling" in options and design.placement != "parallel":
         raise UsageError(
@@ -77,8 +77,8 @@ def new_config(base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def design_of(config: Mapping[str, Any]) -> Design:
     """What a stored config says, held to the same rules as options are."""
-    check_keys("bottleneck", config, (*_OPTIONS, *_HEAD))
-    return _design({key: config[key] for key in _OPTIONS if config.get(key) is not None})
+    check_keys("bottleneck", config, (*OPTIONS, *_HEAD))
+    return _design({key: config[key] for key in OPTIONS if config.get(key) is not None})
 
 
 def _design(values: Mapping[str, Any]) -> Design:

@@ -13,6 +13,7 @@ from typing import Any
 
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_blocks, check_parts, stored_modules
 from adapterhub.domain.patch import Block, Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle, Site
@@ -65,8 +66,30 @@ class Bottleneck:
         base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
         design = design_of(config)
-        for site, parts in sorted(_grouped(state).items()):
+        sites = stored_modules("a bottleneck", state, _PARTS)
+        check_parts(sites, _PARTS)
+        for site, parts in sites.items():
             yield site, Block(module=_sequential(parts, design), reads=design.reads)
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        design = design_of(config)
+        sites = stored_modules("a bottleneck", tensors, _PARTS)
+        check_parts(sites, _PARTS)
+        leaves = {site.rpartition(".")[2] for site in sites}
+        if len(leaves) != len(design.kinds):
+            raise MismatchError(
+                f"the file has modules at {' and '.join(sorted(leaves))}, but a {design.placement} "
+                f"bottleneck is at the {' and the '.join(design.kinds)} of a block",
+                hint="the file was cut or its config edited; pull it again or ask its author",
+            )
+        check_blocks(sites, family=family, layers=design.layers)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for site, parts in sites.items():
+            # Of the two sizes only the hidden one is free.
+            shapes |= _shapes_at(site, math.prod(parts["up.bias"].shape), design)
+        check_state(tensors, shapes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,11 +164,14 @@ def _sites(base: LoadedBase, design: Design) -> list[Site]:
 def _shapes(sites: list[Site], design: Design) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for site in sites:
-        hidden = site.shape[0]
-        width = design.width(hidden)
-        sizes = ((width, hidden), (width,), (hidden, width), (hidden,))
-        shapes |= {f"{site.name}.{part}": size for part, size in zip(_PARTS, sizes, strict=True)}
+        shapes |= _shapes_at(site.name, site.shape[0], design)
     return shapes
+
+
+def _shapes_at(site: str, hidden: int, design: Design) -> dict[str, tuple[int, ...]]:
+    width = design.width(hidden)
+    sizes = ((width, hidden), (width,), (hidden, width), (hidden,))
+    return {f"{site}.{part}": size for part, size in zip(_PARTS, sizes, strict=True)}
 
 
 def _fresh(site: Site, design: Design, generator: Any, device: str) -> dict[str, Any]:
@@ -171,26 +197,6 @@ def _loaded(site: Site, state: Mapping[str, Any], device: str) -> dict[str, Any]
         )
         for part in _PARTS
     }
-
-
-def _grouped(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Site -> part -> tensor. Raises MismatchError for a tensor that is no part of a bottleneck."""
-    sites: dict[str, dict[str, Any]] = {}
-    for name, tensor in state.items():
-        part = next((part for part in _PARTS if name.endswith(f".{part}")), None)
-        if part is None:
-            raise MismatchError(
-                f"the tensor {name!r} is no part of a bottleneck",
-                hint=f"one has {', '.join(_PARTS)}; save it again",
-            )
-        sites.setdefault(name[: -len(part) - 1], {})[part] = tensor
-    for site, parts in sites.items():
-        missing = [part for part in _PARTS if part not in parts]
-        if missing:
-            raise MismatchError(
-                f"{site} has no {missing[0]}", hint="the file is incomplete; pull it again"
-            )
-    return sites
 
 
 def _sequential(parts: Mapping[str, Any], design: Design) -> Any:

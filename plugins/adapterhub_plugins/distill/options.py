@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from adapterhub.domain.options import refuse_unknown
 from adapterhub.domain.seed import check_seed
 from adapterhub.errors import UsageError
+from adapterhub_plugins.distill import OPTIONS
 
 Divergence = Literal["forward", "reverse", "js"]
 DIVERGENCES: tuple[Divergence, ...] = ("forward", "reverse", "js")
@@ -41,12 +43,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     considerably lower weight for them best. Aligned, they carry what sorting loses, which token is
     meant: then half, at temperature 1.
     """
-    known = [field.name for field in fields(Options)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise UsageError(
-            f"distill has no option {unknown[0]!r}", hint=f"its options: {', '.join(known)}"
-        )
+    refuse_unknown("distill", given, OPTIONS)
     align = _flag(given, "align")
     divergence = given.get("divergence", "forward")
     if divergence not in DIVERGENCES:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from adapterhub.plugin import Capability, Method, hookimpl
 
+OPTIONS = {"parts": "all (default), or layers: without embeddings, last norm and head"}
+
 
 @hookimpl
 def adapterhub_methods() -> Sequence[Method]:
@@ -16,6 +18,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.full.method:Full",
             reference="arXiv 1801.06146",
             config_version=1,
+            options=OPTIONS,
             preset={"learning_rate": 5e-5},
             capabilities=frozenset(
                 {

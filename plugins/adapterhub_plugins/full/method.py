@@ -14,10 +14,12 @@ from typing import Any
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_keys, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_blocks
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
-from adapterhub.errors import CapabilityError, UsageError
+from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.full import OPTIONS
 
 PARTS = ("all", "layers")
 _KEYS = ("method", "base_model_name_or_path", "revision", "parts")
@@ -28,7 +30,7 @@ class Full:
     blocks (layers), without embeddings, last norm and head."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("full", options, ("parts",))
+        read.refuse_unknown("full", options, OPTIONS)
         _refuse_quantized(base)
         return {
             "method": "full",
@@ -74,6 +76,22 @@ class Full:
         for name, difference in sorted(state.items()):
             module, _, leaf = name.rpartition(".")
             yield module, Weights(difference=difference, parameter=leaf)
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """Which weights a base has, and of what shape, is known to the base alone: what is told
+        here is whether every block has the same."""
+        check_keys("full", config, _KEYS)
+        parts = read.choice(config, "parts", "all", PARTS)
+        outside = [name for name in tensors if not any(map(str.isdigit, name.split(".")))]
+        if not tensors or (parts == "all") != bool(outside):
+            raise MismatchError(
+                f"the file has {len(outside)} of {len(tensors)} tensors outside of blocks, and its "
+                f"config says {parts!r}",
+                hint="the file was cut or its config edited; pull it again or ask its author",
+            )
+        check_blocks(tensors, family=family)
 
 
 class AttachedFull(SiteAdapter):

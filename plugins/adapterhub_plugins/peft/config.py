@@ -15,12 +15,9 @@ from adapterhub.domain.options import choice, flag, layer_numbers, number, refus
 from adapterhub.domain.patterns import matching_key
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.peft import OPTIONS
 from adapterhub_plugins.peft.describe import refuse_base_changing_start
 
-OPTIONS = (
-    "rank", "alpha", "dropout", "targets", "rslora", "dora", "init", "rank_pattern",
-    "alpha_pattern", "layers",
-)  # fmt: skip
 STARTS = ("default", "orthogonal", "pissa")
 MAX_RANK = 4096
 
@@ -117,7 +114,8 @@ def to_peft(config: Mapping[str, Any]) -> Any:
             hint="pip install -U peft",
         )
     try:
-        return LoraConfig(**config)
+        # Null is what is not said, and peft's layers would compute with it.
+        return LoraConfig(**{key: value for key, value in config.items() if value is not None})
     except (AttributeError, TypeError, ValueError) as error:
         raise MismatchError(
             f"the installed peft refuses this adapter's config: {str(error).splitlines()[0]}",

@@ -6,6 +6,12 @@ from collections.abc import Sequence
 
 from adapterhub.plugin import Capability, Method, hookimpl
 
+OPTIONS = {
+    "system": "none: a system message, which comes before the conversation's own",
+    "examples": 'none: a list of {"prompt": "...", "completion": "..."}',
+    "template": "none: a text with {prompt} where the last user message belongs",
+}
+
 
 @hookimpl
 def adapterhub_methods() -> Sequence[Method]:
@@ -18,5 +24,6 @@ def adapterhub_methods() -> Sequence[Method]:
             config_version=1,
             capabilities=frozenset({Capability.STACK, Capability.QUANTIZED_BASE}),
             tensors=False,
+            options=OPTIONS,
         )
     ]

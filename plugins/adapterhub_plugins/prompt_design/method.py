@@ -10,9 +10,11 @@ from typing import Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.evaluation import Message
+from adapterhub.domain.options import refuse_unknown
 from adapterhub.domain.patch import Patch, Prompt
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, UsageError
+from adapterhub_plugins.prompt_design import OPTIONS
 from adapterhub_plugins.prompt_design.design import FIELDS, METHOD, Design, read_design
 
 _BASE = "base_model_name_or_path"
@@ -24,11 +26,7 @@ class PromptDesign:
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
         """Raises NoEffectError when nothing is left to put before a conversation."""
-        unknown = next((key for key in options if key not in FIELDS), None)
-        if unknown is not None:
-            raise UsageError(
-                f"{METHOD} has no option {unknown!r}", hint=f"options: {', '.join(FIELDS)}"
-            )
+        refuse_unknown(METHOD, options, OPTIONS)
         design = read_design(options, error=UsageError)
         return {"method": METHOD, _BASE: base.id, **design.stored()}
 

@@ -16,6 +16,12 @@ _BOTH = frozenset(
     }
 )
 
+IA3_OPTIONS = {
+    "feedforward": "true: scale the inner activation of the mlp as well",
+    "layers": 'all: the blocks to scale in, such as "0-3,8"',
+}
+LN_OPTIONS = {"layers": 'all, and the last norm: the blocks whose norms are tuned, such as "0-3,8"'}
+
 
 @hookimpl
 def adapterhub_methods() -> Sequence[Method]:
@@ -26,6 +32,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.scaling.ia3:Ia3",
             reference="arXiv 2205.05638",
             config_version=1,
+            options=IA3_OPTIONS,
             preset={"learning_rate": 2e-2},
             capabilities=_BOTH | {Capability.MIXED_BATCH},
         ),
@@ -35,6 +42,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_plugins.scaling.ln_tuning:LnTuning",
             reference="arXiv 2312.11420",
             config_version=1,
+            options=LN_OPTIONS,
             preset={"learning_rate": 3e-3},
             capabilities=_BOTH,
         ),

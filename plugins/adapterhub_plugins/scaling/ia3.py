@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import is_named, stored_modules
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle, Site
 from adapterhub.domain.targets import FAMILIES, Family
 from adapterhub.errors import CapabilityError, MismatchError
+from adapterhub_plugins.scaling import IA3_OPTIONS
 from adapterhub_plugins.scaling.stored import (
     check_config,
+    check_stored,
     chosen,
     family_of,
     head,
     in_layers,
-    is_named,
 )
 
 _SUFFIX = ".ia3_l"
@@ -36,7 +39,7 @@ class Ia3:
     inner activation too) and `layers`."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("ia3", options, ("feedforward", "layers"))
+        read.refuse_unknown("ia3", options, IA3_OPTIONS)
         layers = read.layer_numbers(options)
         attention, inner = _paths(family_of(base))
         inner = inner if read.flag(options, "feedforward", default=True) else []
@@ -85,13 +88,25 @@ class Ia3:
         base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
         """Where outputs are scaled, so is the layer's bias, which only a base can tell."""
-        for stored, tensor in sorted(state.items()):
-            name = _module(stored)
-            values = tensor.flatten()
+        modules = stored_modules("an ia3 adapter", state, [_SUFFIX[1:]], prefix=PEFT_PREFIX)
+        for name, parts in modules.items():
+            values = parts[_SUFFIX[1:]].flatten()
             if _scales_input(name, config):
                 yield name, Affine(column_scale=values)
             else:
                 yield name, Affine(row_scale=values, bias=_bias(base, name, values))
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        check_config("ia3", config, _KEYS)
+        modules = stored_modules("an ia3 adapter", tensors, [_SUFFIX[1:]], prefix=PEFT_PREFIX)
+        check_stored(config, modules, family=family)
+        shapes = {}
+        for name in modules:
+            width = prod(tensors[_stored(name)].shape)
+            shapes[_stored(name)] = (1, width) if _scales_input(name, config) else (width, 1)
+        check_state(tensors, shapes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,19 +224,15 @@ def _bias(base: LoadedBase | None, name: str, scale: Any) -> Any:
             f"the base has no linear layer called {name!r}",
             hint="the adapter was made for another base; `adapterhub show` names it",
         )
+    if scale.shape != sites[name].shape[:1]:
+        raise MismatchError(
+            f"{name} answers {sites[name].shape[0]} numbers in this base, the adapter scales "
+            f"{len(scale)}",
+            hint="the adapter was made for another base, or its config was edited",
+        )
     bias = getattr(sites[name].module, "bias", None)
     return None if bias is None else (scale.to(bias.device) - 1) * bias.detach()
 
 
 def _stored(name: str) -> str:
     return f"{PEFT_PREFIX}{name}{_SUFFIX}"
-
-
-def _module(stored: str) -> str:
-    """Raises MismatchError for a tensor that is no scale."""
-    if not (stored.startswith(PEFT_PREFIX) and stored.endswith(_SUFFIX)):
-        raise MismatchError(
-            f"the tensor {stored!r} is no part of an ia3 adapter",
-            hint=f"peft stores {PEFT_PREFIX}<module>{_SUFFIX}; save it again",
-        )
-    return stored[len(PEFT_PREFIX) : -len(_SUFFIX)]

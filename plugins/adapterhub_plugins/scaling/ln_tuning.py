@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_parts, stored_modules
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
 from adapterhub.errors import CapabilityError
+from adapterhub_plugins.scaling import LN_OPTIONS
 from adapterhub_plugins.scaling.stored import (
     check_config,
+    check_stored,
     chosen,
     family_of,
     head,
@@ -50,7 +54,7 @@ class LnTuning:
     to no block, is tuned where that is left out."""
 
     def new_config(self, base: BaseSpec, options: Mapping[str, Any]) -> dict[str, Any]:
-        read.refuse_unknown("ln_tuning", options, ("layers",))
+        read.refuse_unknown("ln_tuning", options, LN_OPTIONS)
         layers = read.layer_numbers(options)
         family_of(base)
         inside, last = _NORMS.get(base.family, _USUAL)
@@ -98,6 +102,21 @@ class LnTuning:
             module, _, leaf = name.rpartition(".")
             tuned = state[_stored(name)].to(parameter.device)
             yield module, Weights(difference=_difference(tuned, parameter), parameter=leaf)
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """All of a family's norms have a bias, or none has."""
+        check_config("ln_tuning", config)
+        parts = [f"{_PART}.{leaf}" for leaf in ("weight", "bias")]
+        modules = stored_modules("an ln_tuning adapter", tensors, parts, prefix=PEFT_PREFIX)
+        check_parts(modules, parts if family == "gpt2" else parts[:1])
+        check_stored(config, modules, family=family)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, found in modules.items():
+            width = prod(found[parts[0]].shape)
+            shapes |= {f"{PEFT_PREFIX}{name}.{part}": (width,) for part in found}
+        check_state(tensors, shapes)
 
 
 class AttachedLnTuning(SiteAdapter):

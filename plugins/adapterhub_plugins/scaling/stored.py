@@ -5,11 +5,12 @@ Knows names; which modules a base has is the caller's word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from adapterhub.domain.attached import check_keys
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_blocks, check_targets, is_named
 from adapterhub.domain.targets import FAMILIES, Family
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 
@@ -83,8 +84,20 @@ def chosen(config: Mapping[str, Any], names: Iterable[str], *, what: str) -> lis
     return [name for name in known if is_named(name, targets) and not is_named(name, left_out)]
 
 
-def is_named(name: str, targets: Iterable[str]) -> bool:
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+def check_stored(
+    config: Mapping[str, Any], modules: Collection[str], *, family: str | None
+) -> None:
+    """The modules of a file against the config's names. Raises MismatchError."""
+    check_blocks(modules, family=family, layers=_blocks(config))
+    if config.get("target_modules") != "all-linear":
+        check_targets(modules, _listed(config, "target_modules"))
+
+
+def _blocks(config: Mapping[str, Any]) -> set[int] | None:
+    """The blocks that the targets number, if they number any."""
+    targets = config.get("target_modules")
+    heads = [name.partition(".")[0] for name in targets] if isinstance(targets, list) else []
+    return {int(head) for head in heads} if heads and all(map(str.isdigit, heads)) else None
 
 
 def _listed(config: Mapping[str, Any], key: str) -> list[str]:

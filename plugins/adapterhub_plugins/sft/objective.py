@@ -9,18 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adapterhub.domain.evaluation import Item
+from adapterhub.domain.options import refuse_unknown
 from adapterhub.domain.protocols import ChatTokens, Example, Teacher
-from adapterhub.errors import UsageError
 
 
 class AnswerLoss:
     """`adapterhub.domain.protocols.Objective`. It has no options and no teacher."""
 
     def __init__(self, options: Mapping[str, Any], *, teacher: Teacher | None = None) -> None:
-        if options:
-            raise UsageError(
-                f"sft has no option {min(options)!r}", hint="leave out its --trainer-option"
-            )
+        refuse_unknown("sft", options, ())
 
     def examples(self, items: Iterable[tuple[int, Item]], chat: ChatTokens) -> list[Example]:
         made = []

@@ -8,6 +8,20 @@ from adapterhub.plugin import Capability, Method, hookimpl
 
 _CAPABILITIES = frozenset({Capability.TRAIN, Capability.STACK, Capability.QUANTIZED_BASE})
 
+_TOKENS = {"tokens": "16: how many virtual tokens"}
+_START = {
+    "init": "random (default: tokens of the vocabulary), or text",
+    "text": "none: a text whose tokens they start from",
+}
+PROMPT_OPTIONS = {**_TOKENS, **_START}
+ENCODED_OPTIONS = {**_TOKENS, "hidden": "the base's own width: of the network that trains them"}
+PREFIX_OPTIONS = {
+    **_TOKENS,
+    **_START,
+    "projection": "false: train through a network that is thrown away",
+    "hidden": "512: width of that network; with projection=true only",
+}
+
 
 @hookimpl
 def adapterhub_methods() -> Sequence[Method]:
@@ -20,6 +34,7 @@ def adapterhub_methods() -> Sequence[Method]:
             config_version=1,
             preset={"learning_rate": 1.5e-2},
             capabilities=_CAPABILITIES,
+            options=PROMPT_OPTIONS,
         ),
         Method(
             name="prefix_tuning",
@@ -29,6 +44,7 @@ def adapterhub_methods() -> Sequence[Method]:
             config_version=1,
             preset={"learning_rate": 6e-2},
             capabilities=_CAPABILITIES,
+            options=PREFIX_OPTIONS,
         ),
         Method(
             name="p_tuning",
@@ -38,5 +54,6 @@ def adapterhub_methods() -> Sequence[Method]:
             config_version=1,
             preset={"learning_rate": 2e-3},
             capabilities=_CAPABILITIES,
+            options=ENCODED_OPTIONS,
         ),
     ]

@@ -12,6 +12,7 @@ from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.options import Options, choice, flag, refuse_unknown, whole
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_plugins.virtual_tokens import ENCODED_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS
 
 INIT, TEXT = "prompt_tuning_init", "prompt_tuning_init_text"
 PROMPT, PREFIX, ENCODED = "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"
@@ -37,13 +38,13 @@ _OWN_KEYS = {
 
 def prompt_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, `init`, `text` of prompt tuning."""
-    refuse_unknown("prompt_tuning", options, {"tokens", "init", "text"})
+    refuse_unknown("prompt_tuning", options, PROMPT_OPTIONS)
     return {**_config(PROMPT, base, options), **_start(options)}
 
 
 def encoded_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, `hidden` (default: the base's own width) of p-tuning."""
-    refuse_unknown("p_tuning", options, {"tokens", "hidden"})
+    refuse_unknown("p_tuning", options, ENCODED_OPTIONS)
     config = _config(ENCODED, base, options)
     if "hidden" in options:
         config["encoder_hidden_size"] = _hidden(options)
@@ -52,7 +53,7 @@ def encoded_config(base: BaseSpec, options: Options) -> dict[str, Any]:
 
 def prefix_config(base: BaseSpec, options: Options) -> dict[str, Any]:
     """`tokens`, and `projection` with `hidden` or `init` with `text`, of prefix tuning."""
-    refuse_unknown("prefix_tuning", options, {"tokens", "projection", "hidden", "init", "text"})
+    refuse_unknown("prefix_tuning", options, PREFIX_OPTIONS)
     config = _config(PREFIX, base, options)
     projection = flag(options, "projection", default=False)
     config["prefix_projection"] = projection
@@ -74,17 +75,7 @@ def completed(config: Mapping[str, Any], base: LoadedBase, peft_type: str) -> di
     Raises MismatchError for a config of another kind or of another size, CapabilityError for one
     that asks for more than virtual tokens.
     """
-    if config.get("peft_type") != peft_type:
-        raise MismatchError(
-            f"the config is of {config.get('peft_type')}, not of {peft_type}",
-            hint="adapter_config.json and the manifest do not belong together; pull them again",
-        )
-    _check_keys(config, peft_type)
-    if type(config.get("num_virtual_tokens")) is not int or config["num_virtual_tokens"] < 1:
-        raise MismatchError(
-            f"num_virtual_tokens is {config.get('num_virtual_tokens')!r}",
-            hint="the config was edited; pull the adapter again or ask its author",
-        )
+    check_stored(config, peft_type)
     sizes = {**base_sizes(base, peft_type), "num_transformer_submodules": 1}
     for name, size in sizes.items():
         if config.get(name, size) not in (size, None):
@@ -93,6 +84,30 @@ def completed(config: Mapping[str, Any], base: LoadedBase, peft_type: str) -> di
                 hint="the adapter was made for another base; `adapterhub show` names it",
             )
     return {**config, **sizes}
+
+
+def check_stored(config: Mapping[str, Any], peft_type: str) -> None:
+    """Raises MismatchError for a config of another kind or whose sizes are none, CapabilityError
+    for one that asks for more than virtual tokens."""
+    if config.get("peft_type") != peft_type:
+        raise MismatchError(
+            f"the config is of {config.get('peft_type')}, not of {peft_type}",
+            hint="adapter_config.json and the manifest do not belong together; pull them again",
+        )
+    _check_keys(config, peft_type)
+    for name in ("num_virtual_tokens", *_SIZES):
+        value = config.get(name)
+        if (value is not None or name not in _SIZES) and (type(value) is not int or value < 1):
+            raise MismatchError(
+                f"{name} is {value!r}",
+                hint="the config was edited; pull the adapter again or ask its author",
+            )
+    if (config.get("token_dim") or 0) % (config.get("num_attention_heads") or 1):
+        raise MismatchError(
+            f"token_dim {config['token_dim']} does not divide into "
+            f"{config['num_attention_heads']} heads",
+            hint="the config was edited; pull the adapter again or ask its author",
+        )
 
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:

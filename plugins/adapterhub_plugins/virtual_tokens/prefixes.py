@@ -18,6 +18,7 @@ from adapterhub_plugins.virtual_tokens.attached import AttachedTokens
 from adapterhub_plugins.virtual_tokens.config import (
     PREFIX,
     PROJECTION_HIDDEN,
+    check_stored,
     completed,
     prefix_config,
     stored_config,
@@ -71,16 +72,21 @@ class PrefixTuning:
     ) -> Iterator[tuple[str, Patch]]:
         """Raises CapabilityError for a config without sizes, unless there is a base to take them
         from: the keys of several heads lie side by side in one row."""
-        sizes = dict(config)
-        if base is not None:
-            sizes = completed(config, base, PREFIX)
-        if not all(sizes.get(name) for name in ("token_dim", "num_attention_heads", "num_layers")):
+        sizes = config if base is None else completed(config, base, PREFIX)
+        self.check_tensors(sizes, state)
+        yield "", Prompt(key_values=_key_values(state[STORED], sizes))
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """Raises CapabilityError for a config without sizes, as `patches` does."""
+        check_stored(config, PREFIX)
+        if not all(config.get(name) for name in ("token_dim", "num_attention_heads", "num_layers")):
             raise CapabilityError(
                 "the config does not say how many layers and heads the prefix is for",
                 hint="attach the adapter to its base, and save it again",
             )
-        check_state(state, {STORED: _shape(sizes)})
-        yield "", Prompt(key_values=_key_values(state[STORED], sizes))
+        check_state(tensors, {STORED: _shape(config)})
 
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from adapterhub_plugins.virtual_tokens.attached import AttachedTokens
 from adapterhub_plugins.virtual_tokens.config import (
     ENCODED,
     PROMPT,
+    check_stored,
     completed,
     encoded_config,
     prompt_config,
@@ -67,10 +68,16 @@ class PromptTuning:
         state: Mapping[str, Any],
         base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
-        rows = state.get(STORED)
+        self.check_tensors(config, state)
+        yield "", Prompt(embeddings=state[STORED])
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        check_stored(config, self.peft_type)
+        rows = tensors.get(STORED)
         width = config.get("token_dim") or (0 if rows is None else rows.shape[-1])
-        check_state(state, {STORED: (config["num_virtual_tokens"], width)})
-        yield "", Prompt(embeddings=rows)
+        check_state(tensors, {STORED: (config["num_virtual_tokens"], width)})
 
 
 class PTuning(PromptTuning):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.attached import check_keys, check_state
-from adapterhub.errors import MismatchError
+from adapterhub.errors import FormatError, MismatchError
 
 EXPECTED = {"a.weight": (2, 3), "b.weight": (4,)}
 
@@ -46,3 +46,26 @@ def test_a_key_that_asks_for_something_unknown_is_refused() -> None:
 
 def test_a_key_that_asks_for_nothing_does_no_harm() -> None:
     check_keys("mine", {"size": 1, "shape": None, "round": False, "names": []}, ("size",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (int, 3, (True, "3", 3.0, None)),
+        (float, 3, (True, "3", None)),
+        (str, "x", (1, None, ["x"])),
+        (bool, False, (0, None)),
+        (list[str], ["a"], ("a", [1], [None], {"a": 1})),
+        (dict[str, int], {"a": 1}, ([1], {"a": "b"})),
+    ],
+)
+def test_a_required_key_has_a_value_of_its_kind(kind: Any, good: Any, bad: tuple[Any, ...]) -> None:
+    check_keys("mine", {"key": good}, (), required={"key": kind})
+    for value in bad:
+        with pytest.raises(FormatError, match=r"adapter_config.json of this mine .* 'key' is no"):
+            check_keys("mine", {"key": value}, (), required={"key": kind})
+
+
+def test_a_required_key_that_is_missing_is_named() -> None:
+    with pytest.raises(FormatError, match=r"adapter_config.json of this mine .* not say 'key'"):
+        check_keys("mine", {}, (), required={"key": int})

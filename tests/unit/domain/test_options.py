@@ -22,7 +22,7 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_an_unknown_option_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(UsageError, match="mine has no option 'rnk'") as caught:
         read.refuse_unknown("mine", {"rank": 1, "rnk": 2}, ("rank", "alpha"))
-    assert caught.value.hint == "its options: alpha, rank"
+    assert caught.value.hint == "its options: alpha, rank; see `adapterhub methods mine`"
 
 
 @pytest.mark.parametrize(

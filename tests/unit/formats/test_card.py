@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, Result
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.errors import FormatError
-from adapterhub.formats.card import read_front_matter, render_card
+from adapterhub.formats.card import read_front_matter, renamed_card, render_card
 
 MANIFEST = Manifest(
     method="lora",
@@ -113,3 +113,15 @@ def test_plain_values_are_read_as_such(text: str, value: object) -> None:
 def test_no_front_matter_raises_anything_but_a_format_error(text: str) -> None:
     with contextlib.suppress(FormatError):
         read_front_matter(f"---\na: {text}\n---\n")
+
+
+def test_a_card_is_renamed_where_it_says_how_to_use_it_and_nowhere_else() -> None:
+    manifest = Manifest(method="lora", config_version=1, base=BaseRecord(id="acme/tiny"))
+    card = render_card(manifest, name="my-dates") + "\nI made my-dates for dates.\n"
+    found = renamed_card(card, name="acme/dates")
+    assert "$ adapterhub pull acme/dates\n$ adapterhub run acme/dates " in found
+    assert "# acme/dates\n" in found
+    assert "PeftModel.from_pretrained(base, 'acme/dates')" in found
+    assert found.count("my-dates") == 1
+    assert renamed_card(found, name="acme/dates") == found
+    assert renamed_card("# A card of somebody's own\n", name="acme/dates").count("acme") == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.composition import Composition, PinnedComposition, PinnedTerm, Term
-from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, Result
+from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, PluginRecord, Result
 from adapterhub.domain.quantization import Scheme, scheme_by_name
 from adapterhub.errors import FormatError
 from adapterhub.formats.base_spec import decode_base, encode_base
@@ -35,6 +35,7 @@ MANIFESTS = st.builds(
     method=TEXT,
     config_version=st.integers(1, 9),
     base=BASES,
+    plugin=st.none() | st.builds(PluginRecord, distribution=st.just("adapterhub-x"), version=TEXT),
     recipe=st.none() | st.dictionaries(TEXT, PLAIN | st.dictionaries(TEXT, PLAIN), max_size=4),
     data_sha256=st.none() | SHA,
     parents=st.lists(st.builds(Parent, ref=TEXT, weight=NUMBER, sha256=SHA)).map(tuple),
@@ -165,3 +166,16 @@ def test_a_bad_composition_is_refused(text: str, fact: str) -> None:
         decode_composition(text.encode())
     assert "composition.toml" in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "--index-url=x", "a; rm -r /", "a b", "-r", "x" * 101])
+def test_a_plugin_is_named_by_a_distribution_and_nothing_else(name: str) -> None:
+    """A hint shows it behind `pip install`."""
+    made = Manifest(
+        method="own",
+        config_version=1,
+        base=BaseRecord(id="a/b"),
+        plugin=PluginRecord(distribution=name, version="1.0"),
+    )
+    with pytest.raises(FormatError, match=r"plugin.distribution"):
+        encode_manifest(made)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterhub.domain.manifest import BaseRecord, Manifest
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import (
     DeniedError,
@@ -18,6 +19,7 @@ from adapterhub.errors import (
     UsageError,
     VerificationError,
 )
+from adapterhub.formats.card import render_card
 from adapterhub.hub import client
 from adapterhub.hub.folder import read_folder
 from adapterhub.hub.remotes import add_remote
@@ -243,3 +245,13 @@ def test_remove_deletes_here_and_unpublish_there(adapter: Path) -> None:
     assert client.unpublish(REF).name == "local"
     with pytest.raises((NotFoundError, UnreachableError), match="local"):
         client.pull(REF)
+
+
+def test_the_card_of_what_is_published_says_how_to_pull_it(adapter: Path) -> None:
+    manifest = Manifest(method="lora", config_version=1, base=BaseRecord(id="acme/tiny"))
+    (adapter / "README.md").write_text(render_card(manifest, name="mine"))
+    for ref in (REF, parse_ref("other/name")):
+        client.push(adapter, ref)
+        card = (client.pull(ref).folder / "README.md").read_text()
+        assert f"$ adapterhub pull {ref.id}\n" in card
+    assert "adapterhub pull mine" in (adapter / "README.md").read_text()

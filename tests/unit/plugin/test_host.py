@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from adapterhub.domain.manifest import BaseRecord, Manifest, PluginRecord
 from adapterhub.errors import NotFoundError, PluginError, UsageError
-from adapterhub.plugin.catalog import Catalog, build
+from adapterhub.plugin.catalog import Catalog, build, catalog
 from adapterhub.plugin.host import DISABLE_VARIABLE, HOOKS, discover
 from tests.plugin_folders import points_in, write_plugin
 
@@ -92,6 +93,11 @@ BROKEN = {
     "a misspelt hook without its marker": (
         "def adapterhub_task():\n    return []",
         "no hook is called adapterhub_task; did you mean adapterhub_tasks?",
+    ),
+    "options that are no lines": (
+        PRELUDE + "@hookimpl\ndef adapterhub_methods():\n    return [Method(name='x', summary='',"
+        " target='', reference='', config_version=1, capabilities=frozenset(), options=['size'])]",
+        "adapterhub_methods declares 'x' with options that are no dict of name and line",
     ),
     "a hook without its marker": (
         "def adapterhub_tasks():\n    return []",
@@ -198,6 +204,43 @@ def test_a_near_miss_says_what_was_meant(discovered: Discovered) -> None:
     with pytest.raises(NotFoundError) as raised:
         found.tasks["iso-date"]
     assert raised.value.hint == "did you mean 'iso-dates'?"
+
+
+METHOD = (
+    PRELUDE
+    + """
+@hookimpl
+def adapterhub_methods():
+    return [Method(name="vera", summary="", target="nowhere:Nothing", reference="",
+                   config_version=1, capabilities=frozenset())]
+"""
+)
+
+
+def test_a_stored_adapter_says_which_plugin_its_method_came_from(discovered: Discovered) -> None:
+    there = discovered(adapterhub_vera=METHOD)
+    plugin = there.plugin_of("vera")
+    assert plugin == PluginRecord(distribution="adapterhub-vera", version="1.0")
+    made = Manifest(method="vera", config_version=1, base=BaseRecord(id="a/b"), plugin=plugin)
+    assert there.method_for(made).name == "vera"
+    elsewhere = build(discover([]))
+    with pytest.raises(NotFoundError, match="no method is called 'vera'") as raised:
+        elsewhere.method_for(made)
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("it was made with adapterhub-vera 1.0;")
+    assert raised.value.hint.endswith("pip install adapterhub-vera")
+
+
+def test_a_stored_adapter_of_no_known_plugin_is_told_what_is_near(discovered: Discovered) -> None:
+    found = discovered(adapterhub_vera=METHOD)
+    made = Manifest(method="verra", config_version=1, base=BaseRecord(id="a/b"))
+    with pytest.raises(NotFoundError) as raised:
+        found.method_for(made)
+    assert raised.value.hint == "did you mean 'vera'?"
+
+
+def test_our_own_methods_need_no_plugin_but_adapterhub() -> None:
+    assert catalog().plugin_of("lora") is None
 
 
 # --- stores ---------------------------------------------------------------------------------

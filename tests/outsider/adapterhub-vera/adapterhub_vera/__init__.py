@@ -8,6 +8,13 @@ from adapterhub.plugin import Capability, Method, hookimpl
 
 ADAPTERHUB_API = 1
 
+OPTIONS = {
+    "rank": "64: of the random matrices",
+    "targets": "all-linear (default), attention, mlp, or names of layers",
+    "d_initial": "0.1: what every trained d starts at",
+    "projection_seed": "0: what the random matrices are drawn from",
+}
+
 
 @hookimpl
 def adapterhub_methods() -> Sequence[Method]:
@@ -18,6 +25,7 @@ def adapterhub_methods() -> Sequence[Method]:
             target="adapterhub_vera.method:Vera",
             reference="arXiv 2310.11454",
             config_version=1,
+            options=OPTIONS,
             capabilities=frozenset(
                 {
                     Capability.TRAIN,

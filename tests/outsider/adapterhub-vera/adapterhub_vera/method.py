@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 from adapterhub.domain.attached import SiteAdapter, check_keys, check_state
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.layout import check_blocks, check_parts, check_targets, stored_modules
 from adapterhub.domain.options import number, refuse_unknown, whole
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import LoadedBase
@@ -21,18 +22,16 @@ from adapterhub.domain.seed import check_seed
 from adapterhub.domain.sites import Handle, Site
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub_vera import OPTIONS
 
 NAME = "vera"
-OPTIONS = ("rank", "targets", "d_initial", "projection_seed")
-KEYS = (
-    "method",
-    "base_model_name_or_path",
-    "target_modules",
-    "r",
-    "d_initial",
-    "projection_prng_key",
-    "in_features",
-)
+KEYS = ("method", "base_model_name_or_path", "in_features")
+REQUIRED = {
+    "target_modules": list[str],
+    "r": int,
+    "d_initial": float,
+    "projection_prng_key": int,
+}
 
 
 class Vera:
@@ -69,13 +68,7 @@ class Vera:
     ) -> AttachedVera:
         """Every b starts at zero and every d at `d_initial`, so `seed` decides nothing: what is
         random is drawn from the config's own seed, which the stored adapter needs again."""
-        check_keys(NAME, config, KEYS)
-        missing = [key for key in KEYS if key not in config and key != "in_features"]
-        if missing:
-            raise MismatchError(
-                f"the config of this vera adapter does not say {' or '.join(missing)}",
-                hint="it is incomplete; ask its author for a whole one",
-            )
+        check(config)
         sites = chosen(base, config)
         widths = {name: site.shape[1] for name, site in sites.items()}
         if config.get("in_features", widths) != widths:
@@ -97,6 +90,7 @@ class Vera:
         state: Mapping[str, Any],
         base: LoadedBase | None = None,
     ) -> Iterator[tuple[str, Patch]]:
+        self.check_tensors(config, state)
         widths = config.get("in_features")
         if widths is None and base is not None:
             widths = {name: site.shape[1] for name, site in chosen(base, config).items()}
@@ -115,6 +109,26 @@ class Vera:
                 )
             )
             yield name, Affine(A=d[:, None] * down, B=b[:, None] * up)
+
+    def check_tensors(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Any], *, family: str | None = None
+    ) -> None:
+        """Whether the file holds b and d of every layer that the config is about."""
+        check(config)
+        modules = stored_modules(NAME, tensors, ["vera_b", "vera_d"])
+        check_parts(modules, ["vera_b", "vera_d"])
+        check_targets(modules, config["target_modules"])
+        check_blocks(modules, family=family)
+        if modules.keys() != config.get("in_features", modules).keys():
+            raise MismatchError(
+                "in_features of the config is about other layers than the file",
+                hint="the config was edited; ask its author for a whole one",
+            )
+        expected: dict[str, tuple[int, ...]] = {}
+        for name, parts in modules.items():
+            expected[f"{name}.vera_b"] = (prod(parts["vera_b"].shape),)
+            expected[f"{name}.vera_d"] = (config["r"],)
+        check_state(tensors, expected)
 
 
 class AttachedVera(SiteAdapter):
@@ -195,6 +209,15 @@ def drawn(what: str, rows: int, columns: int) -> Any:
     generator = torch.Generator().manual_seed(number)
     bound = sqrt(6 / columns)
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises MismatchError or FormatError for a stored config that is none of this method's."""
+    widths = {"in_features": dict[str, int]} if "in_features" in config else {}
+    check_keys(NAME, config, KEYS, required={**REQUIRED, **widths})
+    if config["r"] < 1:
+        raise MismatchError(f"r {config['r']} is no rank", hint="ask its author for a whole one")
+    check_seed(config["projection_prng_key"])
 
 
 def chosen(base: LoadedBase, config: Mapping[str, Any]) -> dict[str, Site]:
