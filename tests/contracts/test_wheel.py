@@ -15,7 +15,7 @@ import pytest
 from tests.adapter_files import write_lora
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("adapterhub", "plugins", "registry", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("adapterhub", "plugins", "pyproject.toml", "README.md", "LICENSE")
 pytestmark = pytest.mark.long
 
 
