@@ -113,7 +113,7 @@ def _results(members: Sequence[Member], plan: Plan) -> Iterator[tuple[Step, _Don
 def _one(step: Step, plan: Plan, streams: Sequence[PatchStream], combine: Combine) -> _Done:
     patches = [streams[part.member].take(step.module) for part in step.parts]
     weights = [plan.terms[part.member].weight for part in step.parts]
-    merged = _stored(combine(patches, weights, rank=plan.limit), step, plan)
+    merged = _stored(combine(patches, weights, rank=plan.limit, **plan.options), step, plan)
     parts = [factors(patch, weight=weight) for patch, weight in zip(patches, weights, strict=True)]
     exact = total(parts)
     return _Done(

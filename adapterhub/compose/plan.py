@@ -5,8 +5,9 @@ Counts and compares only; it has never seen a tensor or a file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from adapterhub.compose.fit import (
     check_base,
@@ -19,8 +20,10 @@ from adapterhub.compose.outline import Outline
 from adapterhub.domain.composition import ATTACHED, LINEAR, SEQUENTIAL, Term
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
+from adapterhub.domain.options import refuse_unknown
 from adapterhub.errors import CapabilityError, UsageError
 
+NO_OPTIONS: Mapping[str, float] = MappingProxyType({})
 STORED_DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -50,12 +53,13 @@ class Step:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrangement:
     """Adapters of one base that answer together. `limit` is the rank asked for, None for the
-    strategy's own; `allowed` is what was known to be wrong and allowed."""
+    strategy's own, `options` its numbers; `allowed` is what was known to be wrong and allowed."""
 
     terms: tuple[Term, ...]
     base: BaseRecord
     strategy: Strategy
     limit: int | None = None
+    options: Mapping[str, float] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -107,6 +111,7 @@ def arrange(
     *,
     strategy: Strategy,
     rank: int | None = None,
+    options: Mapping[str, float] = NO_OPTIONS,
     allow: Collection[str] = (),
 ) -> Arrangement:
     """How the members answer together, attached. What a weight means to an adapter that is more
@@ -118,6 +123,7 @@ def arrange(
     if not outlines:
         raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
     _check_rank(strategy, rank)
+    refuse_unknown(strategy.name, options, strategy.options)
     if strategy.name not in ATTACHED:
         raise CapabilityError(
             f"{strategy.name} cannot be attached unmerged",
@@ -134,13 +140,14 @@ def settle(
     *,
     strategy: Strategy,
     rank: int | None = None,
+    options: Mapping[str, float] = NO_OPTIONS,
     allow: Collection[str] = (),
 ) -> Arrangement:
     """A Plan where the members can be merged by this strategy, otherwise how they are attached."""
     beyond_deltas = any(outline.unmergeable for outline in outlines)
     attached = strategy.name == SEQUENTIAL or (strategy.name == LINEAR and beyond_deltas)
     decide = arrange if attached else make_plan
-    return decide(outlines, strategy=strategy, rank=rank, allow=allow)
+    return decide(outlines, strategy=strategy, rank=rank, options=options, allow=allow)
 
 
 def make_plan(
@@ -148,6 +155,7 @@ def make_plan(
     *,
     strategy: Strategy,
     rank: int | None = None,
+    options: Mapping[str, float] = NO_OPTIONS,
     allow: Collection[str] = (),
 ) -> Plan:
     """Decide everything about a merge that needs no tensor.
@@ -159,6 +167,7 @@ def make_plan(
     if not outlines:
         raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
     _check_rank(strategy, rank)
+    refuse_unknown(strategy.name, options, strategy.options)
     if strategy.name == SEQUENTIAL:
         raise CapabilityError(
             "sequential exists attached only: what feeds the next adapter is no sum of deltas",
@@ -172,8 +181,9 @@ def make_plan(
         base=base,
         strategy=strategy,
         limit=rank,
+        options=dict(options),
         dtype=_common_dtype(outlines),
-        steps=tuple(_steps(outlines, exact=strategy.exact, limit=rank)),
+        steps=tuple(_steps(outlines, strategy, limit=rank)),
         allowed=allowed,
     )
 
@@ -204,9 +214,10 @@ def _check_rank(strategy: Strategy, rank: int | None) -> None:
         raise UsageError(f"rank {rank} leaves nothing", hint="give a rank of at least 1")
 
 
-def _steps(outlines: Sequence[Outline], *, exact: bool, limit: int | None) -> Iterator[Step]:
+def _steps(outlines: Sequence[Outline], strategy: Strategy, *, limit: int | None) -> Iterator[Step]:
     """One step for each module, in the order of their names."""
     sites = [outline.sites for outline in outlines]
+    every = strategy.exact or (strategy.full_rank and limit is None)
     for module in sorted(set().union(*sites)):
         parts = tuple(
             Part(member=index, rank=own[module].rank)
@@ -221,7 +232,7 @@ def _steps(outlines: Sequence[Outline], *, exact: bool, limit: int | None) -> It
             parts=parts,
             out_features=site.out_features,
             in_features=site.in_features,
-            rank=total if exact else min(wanted, total, site.out_features, site.in_features),
+            rank=total if every else min(wanted, total, site.out_features, site.in_features),
         )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.errors import UsageError
@@ -16,6 +17,8 @@ from adapterhub.errors import UsageError
 LINEAR = "linear"
 SEQUENTIAL = "sequential"
 ATTACHED = (LINEAR, SEQUENTIAL)
+# What peft calls the exact sum.
+ALIASES = {"cat": LINEAR}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -30,11 +33,12 @@ class Term:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composition:
     """Additive by default; `sequential` lets each adapter change what those before it made. `rank`
-    limits a merged result and belongs to `svd`."""
+    limits a merged result, `options` are the strategy's own numbers."""
 
     terms: tuple[Term, ...]
     strategy: str = LINEAR
     rank: int | None = None
+    options: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def single(self) -> bool:
@@ -66,13 +70,16 @@ class PinnedComposition:
     terms: tuple[PinnedTerm, ...]
     strategy: str = LINEAR
     rank: int | None = None
+    options: Mapping[str, int | float] | None = None
     written_by: str | None = None
 
     @property
     def composition(self) -> Composition:
         """The same adapters by ref alone; who loads them compares `commit` and `sha256`."""
         terms = tuple(Term(ref=term.ref, weight=term.weight) for term in self.terms)
-        return Composition(terms=terms, strategy=self.strategy, rank=self.rank)
+        return Composition(
+            terms=terms, strategy=self.strategy, rank=self.rank, options=self.options or {}
+        )
 
 
 def parse_composition(text: str) -> Composition:

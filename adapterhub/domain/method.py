@@ -71,13 +71,19 @@ class QuantBackend:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
-    """`target` provides `adapterhub.domain.protocols.Combine`; exact ones lose nothing."""
+    """`target` provides `adapterhub.domain.protocols.Combine`; exact ones give the weighted sum.
+
+    `options` says which numbers it takes, as in `Method`. A `full_rank` one keeps the sum of all
+    ranks where none is asked for, others the largest that came in.
+    """
 
     name: str
     summary: str
     target: str
     reference: str
     exact: bool
+    options: Mapping[str, str] = field(default_factory=dict)
+    full_rank: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -242,9 +242,18 @@ class Combine(Protocol):
     """A strategy's arithmetic at one site."""
 
     def __call__(
-        self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None
+        self,
+        patches: Sequence[Affine],
+        weights: Sequence[float],
+        *,
+        rank: int | None,
+        **options: float,
     ) -> Affine:
-        """One patch whose delta stands for the weighted sum (or what the strategy makes of it)."""
+        """One patch whose delta stands for the weighted sum (or what the strategy makes of it).
+
+        `options` are those of its record that a person gave, by keyword; a strategy without any
+        needs no such parameter.
+        """
 
 
 class TaskSource(Protocol):

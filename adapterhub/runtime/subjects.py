@@ -6,7 +6,7 @@ end as stored adapters with weights. Knows nothing of what will be asked of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Subject:
     members: tuple[Member, ...]
     strategy: str = LINEAR
     rank: int | None = None
+    options: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def slots(self) -> Slots:
@@ -211,5 +212,11 @@ class _Resolver:
         members = tuple(
             replace(member, remote=places[member.ref].remote) for member in reopen(pinned, find)
         )
-        subject = Subject(name=name, members=members, strategy=pinned.strategy, rank=pinned.rank)
+        subject = Subject(
+            name=name,
+            members=members,
+            strategy=pinned.strategy,
+            rank=pinned.rank,
+            options=pinned.options or {},
+        )
         return together(name, [subject])

@@ -34,10 +34,15 @@ class StrategyConformance:
         return catalog().strategies[self.strategy]
 
     def combine(
-        self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None = None
+        self,
+        patches: Sequence[Affine],
+        weights: Sequence[float],
+        *,
+        rank: int | None = None,
+        **options: float,
     ) -> Affine:
         made: Combine = load_target(self.record.target)
-        return made(patches, weights, rank=rank)
+        return made(patches, weights, rank=rank, **options)
 
     def test_it_is_found_by_its_entry_point(self) -> None:
         owner = catalog().strategies.entries[self.strategy].owner
@@ -56,7 +61,9 @@ class StrategyConformance:
 
     def test_weights_of_one_and_zero_give_the_first(self) -> None:
         first = low_rank(1)
-        merged = self.combine([first, low_rank(2)], [1.0, 0.0])
+        # What keeps only a share of each delta's entries keeps all of them here.
+        every = {"density": 1.0} if "density" in self.record.options else {}
+        merged = self.combine([first, low_rank(2)], [1.0, 0.0], **every)
         assert error(merged, dense(first)) < 1e-5
 
     def test_an_exact_one_is_the_weighted_sum(self) -> None:
@@ -81,6 +88,19 @@ class StrategyConformance:
         given, kept = [low_rank(1), low_rank(2)], [low_rank(1), low_rank(2)]
         self.combine(given, [1.0, 0.5])
         assert all(equal(a.A, b.A) and equal(a.B, b.B) for a, b in zip(given, kept, strict=True))
+
+    def test_an_option_that_it_does_not_name_is_not_taken(self) -> None:
+        with pytest.raises(TypeError):
+            self.combine([low_rank(1), low_rank(2)], [1.0, 0.5], no_such_option=1.0)
+
+    def test_the_same_seed_gives_the_same_bytes_and_another_one_others(self) -> None:
+        if "seed" not in self.record.options:
+            return
+        patches, weights = [low_rank(1), low_rank(2)], [1.0, 0.5]
+        first, again, other = (self.combine(patches, weights, seed=seed) for seed in (3, 3, 4))
+        assert equal(first.A, again.A)
+        assert equal(first.B, again.B)
+        assert error(other, dense(first)) > 1e-5
 
     @pytest.mark.parametrize("rank", [1, 3])
     def test_a_rank_is_kept_or_refused(self, rank: int) -> None:

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import pytest
 
+from adapterhub.domain.composition import SEQUENTIAL
+from adapterhub.plugin.catalog import catalog
 from adapterhub.testing import StrategyConformance
 
 pytestmark = pytest.mark.models
 
+OURS = [
+    "linear",
+    "svd",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "magnitude_prune",
+    "della",
+    "breadcrumbs",
+    "slerp",
+    "knots",
+    "core_space",
+]
 
-class TestLinear(StrategyConformance):
-    strategy = "linear"
+
+def test_every_bundled_strategy_that_merges_is_held_to_them() -> None:
+    bundled = {
+        entry.record.name
+        for entry in catalog().strategies
+        if entry.record.target.startswith("adapterhub_plugins.")
+    }
+    assert bundled == {*OURS, SEQUENTIAL}
 
 
-class TestSvd(StrategyConformance):
-    strategy = "svd"
+@pytest.mark.parametrize("name", OURS)
+class TestOurs(StrategyConformance):
+    @pytest.fixture(autouse=True)
+    def _named(self, name: str) -> None:
+        type(self).strategy = name

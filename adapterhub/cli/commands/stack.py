@@ -11,6 +11,7 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
 from adapterhub.cli.output import Output, megabytes
+from adapterhub.domain.composition import ALIASES
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.errors import UsageError
 from adapterhub.plugin.catalog import catalog
@@ -25,9 +26,24 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Put several adapters together.")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
-@click.option("--strategy", metavar="NAME", help="linear (default), svd or sequential.")
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    help="linear (default), svd, ties, sequential, ...: `adapterhub methods` lists them.",
+)
 @click.option("--weights", metavar="W,W,...", help="One for each REF; default: as written, or 1.")
-@click.option("--rank", type=int, help="The rank of the result; for svd.")
+@click.option("--rank", type=int, help="The rank of the result; not for linear.")
+@click.option("--keep", type=float, help="Instead: the share of the squared norm to keep (0.99).")
+@click.option("--density", type=float, help="The share of entries each adapter keeps (ties, ...).")
+@click.option("--seed", type=int, help="Decides what chance decides (dare_linear, ...).")
+@click.option(
+    "-O",
+    "--option",
+    "pairs",
+    multiple=True,
+    metavar="KEY=NUMBER",
+    help="Another of the strategy's numbers.",
+)
 @click.option(
     "-o",
     "--out",
@@ -45,6 +61,10 @@ def stack(
     strategy: str | None,
     weights: str | None,
     rank: int | None,
+    keep: float | None,
+    density: float | None,
+    seed: int | None,
+    pairs: tuple[str, ...],
     out: Path | None,
     allow: tuple[str, ...],
     base_name: str | None,
@@ -66,13 +86,17 @@ def stack(
     subject = _subject(refs, weights, say, allow=allowed)
     members = subject.members
     # A slip in the name is found before torch is imported to look at the tensors.
-    record = catalog().strategies[strategy or subject.strategy]
+    wanted = ALIASES.get(strategy or "", strategy)
+    record = catalog().strategies[wanted or subject.strategy]
+    stored = record.name == subject.strategy
+    given = _options(pairs, keep=keep, density=density, seed=seed)
     target = out or Path(COMPOSITION_FILE)
     decide = settle if target.suffix == ".toml" else make_plan
     plan = decide(
         [outline(member) for member in members],
         strategy=record,
-        rank=rank or (subject.rank if record.name == subject.strategy else None),
+        rank=rank or (subject.rank if stored and keep is None else None),
+        options={**(subject.options if stored and rank is None else {}), **given},
         allow=allowed,
     )
     if base_name is not None:
@@ -97,6 +121,19 @@ def _subject(
     factors = _weights(weights, len(refs))
     scaled = [subject.times(w) for subject, w in zip(subjects, factors, strict=True)]
     return together("+".join(refs), scaled)
+
+
+def _options(pairs: Sequence[str], **named: float | None) -> dict[str, float]:
+    """What was given of the strategy's numbers, whole ones as whole ones."""
+    options = {name: value for name, value in named.items() if value is not None}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            raise UsageError(f"{pair!r} is not KEY=NUMBER", hint="such as -O spread=0.2") from None
+        options[name] = int(number) if text.strip().isdecimal() else number
+    return options
 
 
 def _weights(text: str | None, count: int) -> list[float]:

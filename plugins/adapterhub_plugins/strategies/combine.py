@@ -1,4 +1,4 @@
-"""The weighted sum of low-rank deltas, exactly or at a given rank.
+"""Low-rank deltas added up through their factors: exactly, at a given rank, or along an arc.
 
 Works on one site's factors and never forms a dense delta, nor pairs one adapter's A with another's
 B. It has never seen a file, a model or an adapter's name.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine
-from adapterhub.errors import CapabilityError, MismatchError, UsageError
+from adapterhub.errors import CapabilityError, UsageError
+from adapterhub_plugins.strategies.factors import check_patches, stacked, working_dtype
+from adapterhub_plugins.strategies.truncate import check_rank, kept_rank
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+# A sine below this belongs to deltas that point the same way, or straight apart.
+_ONE_DIRECTION = 1e-6
 
 
 def linear(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
@@ -29,12 +29,19 @@ def linear(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | N
             "linear keeps every rank and cannot be limited to one",
             hint=f"--strategy svd --rank {rank} gives the best sum of that rank",
         )
-    _check(patches, weights)
-    return _stacked(patches, weights, dtype=_working_dtype(patches))
+    check_patches(patches, weights)
+    return stacked(patches, weights, dtype=working_dtype(patches))
 
 
-def svd(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
-    """The best approximation of that sum at `rank` in Frobenius norm (Eckart and Young, 1936).
+def svd(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    keep: float | None = None,
+) -> Affine:
+    """The best approximation of that sum at `rank` in Frobenius norm (Eckart and Young, 1936), or
+    at the smallest rank with `keep` of its squared norm.
 
     QR of both stacked factors leaves a core of the summed rank, whose SVD is the delta's. Each side
     gets the square roots of the singular values. The default rank is the largest that came in; the
@@ -42,20 +49,57 @@ def svd(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None
     """
     import torch
 
-    _check(patches, weights)
-    wanted = max(patch.rank for patch in patches) if rank is None else rank
-    if wanted < 1:
-        raise UsageError(f"rank {wanted} leaves nothing", hint="give a rank of at least 1")
-    stacked = _stacked(patches, weights, dtype=torch.float64)
+    check_patches(patches, weights)
+    check_rank(rank, keep)
+    both = stacked(patches, weights, dtype=torch.float64)
     # Householder QR holds for duplicated and rank-deficient factors too, where a Gram would not.
-    Q_out, R_out = torch.linalg.qr(stacked.B)
-    Q_in, R_in = torch.linalg.qr(stacked.A.mT)
+    Q_out, R_out = torch.linalg.qr(both.B)
+    Q_in, R_in = torch.linalg.qr(both.A.mT)
     U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
-    kept, root = min(wanted, len(S)), S.sqrt()
+    wanted = max(patch.rank for patch in patches) if rank is None else rank
+    kept = min(wanted if keep is None else kept_rank(S, keep), len(S))
+    root = S.sqrt()
     B = Q_out @ (U[:, :kept] * root[:kept])
     A = (root[:kept, None] * Vh[:kept]) @ Q_in.mT
-    dtype = _working_dtype(patches)
+    dtype = working_dtype(patches)
     return Affine(A=A.to(dtype), B=B.to(dtype))
+
+
+def slerp(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
+    """Between two deltas along the arc that their directions span (Shoemake, 1985).
+
+    Weights w and v place the result at v / (w + v) of the way; along an arc, unlike on a line, two
+    deltas that point apart keep their size. Exact, with the sum of both ranks. Raises UsageError
+    unless there are two, with weights that are not negative.
+    """
+    check_patches(patches, weights)
+    if len(patches) != 2 or min(weights) < 0 or sum(weights) <= 0:
+        raise UsageError(
+            "slerp goes from one adapter to another, with two weights of at least 0",
+            hint="give two adapters, or take --strategy linear",
+        )
+    if rank is not None:
+        raise UsageError("slerp has the rank of its sum", hint="leave --rank out")
+    share = weights[1] / sum(weights)
+    angle = math.acos(_cosine(patches))
+    if math.sin(angle) < _ONE_DIRECTION:  # no arc, or no single one: the line between them
+        parts = [1.0 - share, share]
+    else:
+        parts = [math.sin((1.0 - share) * angle), math.sin(share * angle)]
+        parts = [part / math.sin(angle) for part in parts]
+    return stacked(patches, parts, dtype=working_dtype(patches))
+
+
+def _cosine(patches: Sequence[Affine]) -> float:
+    """Of the angle between two deltas, from their factors alone."""
+    one, other = patches
+
+    def inner(a: Affine, b: Affine) -> float:
+        A = a.A.double() @ b.A.double().mT
+        return float((a.B.double().mT @ b.B.double() * A).sum()) * a.scaling * b.scaling
+
+    size = math.sqrt(inner(one, one) * inner(other, other))
+    return max(-1.0, min(1.0, inner(one, other) / size)) if size else 1.0
 
 
 def sequential(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
@@ -64,63 +108,3 @@ def sequential(patches: Sequence[Affine], weights: Sequence[float], *, rank: int
         "sequential exists attached only: what feeds the next adapter is no sum of deltas",
         hint="write it down instead: adapterhub stack A B --strategy sequential",
     )
-
-
-def _stacked(patches: Sequence[Affine], weights: Sequence[float], *, dtype: torch.dtype) -> Affine:
-    import torch
-
-    pairs = [
-        _balanced(patch.A.to(dtype), patch.B.to(dtype), weight * patch.scaling)
-        for patch, weight in zip(patches, weights, strict=True)
-    ]
-    return Affine(A=torch.cat([A for A, _ in pairs]), B=torch.cat([B for _, B in pairs], dim=1))
-
-
-def _balanced(A: Tensor, B: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """(A', B') with B' A' = factor * B A and entries of about one size.
-
-    A moves by a power of two only, so that its bits survive in bf16 and fp16, and small entries of
-    a B stay clear of fp16's subnormals.
-    """
-    size_A, size_B = _rms(A), _rms(B) * abs(factor)
-    ratio = size_B / size_A if size_A else 0.0
-    shift = 2.0 ** round(0.5 * math.log2(ratio)) if 0.0 < ratio < math.inf else 1.0
-    return A * shift, B * (factor / shift)
-
-
-def _rms(matrix: Tensor) -> float:
-    return float(matrix.double().square().mean().sqrt())
-
-
-def _working_dtype(patches: Sequence[Affine]) -> torch.dtype:
-    """float32, or float64 if something came in float64."""
-    import torch
-
-    given = {part.dtype for patch in patches for part in (patch.A, patch.B)}
-    return torch.float64 if torch.float64 in given else torch.float32
-
-
-def _check(patches: Sequence[Affine], weights: Sequence[float]) -> None:
-    if not patches or len(patches) != len(weights):
-        raise UsageError(
-            f"{len(patches)} patches and {len(weights)} weights", hint="give each patch one weight"
-        )
-    for patch in patches:
-        if not patch.low_rank_only or patch.A.ndim != 2:
-            raise CapabilityError(
-                f"a patch with {_extra(patch)} cannot be added up",
-                hint="only linear low-rank deltas without bias or scales can; leave it out",
-            )
-    shapes = {(int(patch.B.shape[0]), int(patch.A.shape[1])) for patch in patches}
-    if len(shapes) > 1:
-        raise MismatchError(
-            f"deltas of different shapes: {' and '.join(map(str, sorted(shapes)))}",
-            hint="the adapters were not made for the same base",
-        )
-
-
-def _extra(patch: Affine) -> str:
-    if patch.A is None:
-        return "no low-rank part"
-    parts = ("row_scale", "column_scale", "bias")
-    return next((p for p in parts if getattr(patch, p) is not None), "a convolution's factors")

@@ -1,0 +1,68 @@
+"""Which entries of a delta survive: by size, by chance, or by both.
+
+Each works on one dense delta (out, in) and returns it with the others set to zero. It has never
+seen a second adapter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def largest(delta: Tensor, density: float) -> Tensor:
+    """The `density` largest entries by magnitude (TIES, arXiv 2306.01708)."""
+    return _between(delta, density, skipped=0.0)
+
+
+def middle(delta: Tensor, density: float, *, outliers: float) -> Tensor:
+    """As many, after the `outliers` largest, which are left out too (Model Breadcrumbs,
+    arXiv 2312.06795)."""
+    return _between(delta, density, skipped=min(outliers, 1.0 - density))
+
+
+def dropped(delta: Tensor, density: float, draw: Generator) -> Tensor:
+    """Each entry with probability `density`, scaled up so that the mean stays (DARE,
+    arXiv 2311.03099)."""
+    import torch
+
+    kept = torch.rand(delta.shape, generator=draw) < density
+    return delta * kept.to(delta) / density
+
+
+def dropped_by_size(delta: Tensor, density: float, draw: Generator, *, spread: float) -> Tensor:
+    """As `dropped`, with a probability that grows linearly with an entry's rank in its row, from
+    density - spread/2 to density + spread/2 (MAGPRUNE of DELLA, arXiv 2406.11617)."""
+    import torch
+
+    columns = delta.shape[1]
+    ranks = delta.abs().argsort(dim=1).argsort(dim=1).to(delta.dtype)
+    half = min(spread / 2, density, 1.0 - density)
+    place = ranks / max(1, columns - 1) - 0.5
+    keep = (density + 2 * half * place).clamp(min=1e-6, max=1.0)
+    return torch.where(torch.rand(delta.shape, generator=draw).to(delta) < keep, delta / keep, 0.0)
+
+
+def _between(delta: Tensor, density: float, *, skipped: float) -> Tensor:
+    """Entries whose rank by magnitude lies in [skipped, skipped + density) of all."""
+    import torch
+
+    count = delta.numel()
+    ahead, kept = round(skipped * count), max(1, round(density * count))
+    if kept >= count:
+        return delta
+    size = delta.abs().flatten()
+    # A threshold, and not indices: ties at it are all kept, whatever the order of the entries.
+    low = _nth_largest(size, min(ahead + kept, count))
+    mask = size >= low
+    if ahead:
+        mask &= size < _nth_largest(size, ahead)
+    return torch.where(mask.view_as(delta), delta, 0.0)
+
+
+def _nth_largest(size: Tensor, n: int) -> Tensor:
+    import torch
+
+    return torch.kthvalue(size, size.numel() - n + 1).values

@@ -1,0 +1,202 @@
+"""Strategies that drop entries of each delta before they add up: TIES, DARE, DELLA and the like.
+
+They are defined on dense deltas, so one site's deltas are formed, combined as the paper says, and
+brought back to two thin factors by the best approximation of the wanted rank. Weights multiply the
+deltas before signs are compared. What is random depends on the seed and on each delta alone,
+never on how many there are or in which order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from adapterhub.domain.patch import Affine
+from adapterhub.errors import UsageError
+from adapterhub_plugins.strategies import masks
+from adapterhub_plugins.strategies.consensus import agreed, total
+from adapterhub_plugins.strategies.factors import check_patches, working_dtype
+from adapterhub_plugins.strategies.truncate import check_rank, truncated
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Sparsify = Callable[[Tensor, Generator], Tensor]
+
+
+def ties(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.2,
+    keep: float | None = None,
+) -> Affine:
+    """Trim to the largest entries, elect a sign, and take the mean of what agrees with it
+    (arXiv 2306.01708)."""
+    return _combined(
+        patches,
+        weights,
+        lambda delta, _: masks.largest(delta, density),
+        density=density,
+        signs=True,
+        rank=rank,
+        keep=keep,
+    )
+
+
+def magnitude_prune(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.2,
+    keep: float | None = None,
+) -> Affine:
+    """The sum of each delta's largest entries."""
+    return _combined(
+        patches,
+        weights,
+        lambda delta, _: masks.largest(delta, density),
+        density=density,
+        signs=False,
+        rank=rank,
+        keep=keep,
+    )
+
+
+def breadcrumbs(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.9,
+    outliers: float = 0.01,
+    keep: float | None = None,
+) -> Affine:
+    """The sum of what is neither among the largest `outliers` nor among the small ones
+    (arXiv 2312.06795)."""
+    if not 0 <= outliers < 1:
+        raise UsageError(f"outliers {outliers:g} are no share", hint="0.01 is usual")
+    return _combined(
+        patches,
+        weights,
+        lambda delta, _: masks.middle(delta, density, outliers=outliers),
+        density=density,
+        signs=False,
+        rank=rank,
+        keep=keep,
+    )
+
+
+def dare_linear(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.5,
+    seed: int = 0,
+    keep: float | None = None,
+) -> Affine:
+    """Drop entries by chance, scale the others up, and add (arXiv 2311.03099)."""
+    return _combined(
+        patches,
+        weights,
+        lambda delta, draw: masks.dropped(delta, density, draw),
+        density=density,
+        signs=False,
+        rank=rank,
+        keep=keep,
+        seed=seed,
+    )
+
+
+def dare_ties(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.5,
+    seed: int = 0,
+    keep: float | None = None,
+) -> Affine:
+    """As `dare_linear`, with the signs of `ties`."""
+    return _combined(
+        patches,
+        weights,
+        lambda delta, draw: masks.dropped(delta, density, draw),
+        density=density,
+        signs=True,
+        rank=rank,
+        keep=keep,
+        seed=seed,
+    )
+
+
+def della(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    *,
+    rank: int | None,
+    density: float = 0.5,
+    spread: float = 0.2,
+    seed: int = 0,
+    keep: float | None = None,
+) -> Affine:
+    """As `dare_ties`, where larger entries are dropped less often (arXiv 2406.11617)."""
+    if not 0 <= spread <= 1:
+        raise UsageError(f"spread {spread:g} is no share", hint="0.2 is usual")
+    return _combined(
+        patches,
+        weights,
+        lambda delta, draw: masks.dropped_by_size(delta, density, draw, spread=spread),
+        density=density,
+        signs=True,
+        rank=rank,
+        keep=keep,
+        seed=seed,
+    )
+
+
+def _combined(
+    patches: Sequence[Affine],
+    weights: Sequence[float],
+    sparsify: Sparsify,
+    *,
+    density: float,
+    signs: bool,
+    rank: int | None,
+    keep: float | None,
+    seed: int = 0,
+) -> Affine:
+    check_patches(patches, weights)
+    check_rank(rank, keep)
+    if not 0 < density <= 1:
+        raise UsageError(
+            f"density {density:g} is no share of the entries", hint="give a part of 1: 0.2"
+        )
+    deltas = [
+        weight * sparsify(_dense(patch), _draw(seed, patch))
+        for patch, weight in zip(patches, weights, strict=True)
+    ]
+    merged = agreed(deltas) if signs else total(deltas)
+    wanted = max(patch.rank for patch in patches) if rank is None else rank
+    return truncated(merged, rank=wanted, keep=keep, seed=seed)
+
+
+def _dense(patch: Affine) -> Tensor:
+    dtype = working_dtype([patch])
+    dense: Tensor = patch.scaling * (patch.B.to(dtype) @ patch.A.to(dtype))
+    return dense
+
+
+def _draw(seed: int, patch: Affine) -> Generator:
+    """A generator of this delta's own, so that neither order nor company decides what it drops."""
+    import torch
+
+    hasher = hashlib.sha256(str(seed).encode())
+    for part in (patch.A, patch.B):
+        hasher.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    number = int.from_bytes(hasher.digest()[:8], "little") >> 1
+    return torch.Generator().manual_seed(number)
