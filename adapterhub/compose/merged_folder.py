@@ -58,6 +58,7 @@ def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
             Parent(ref=member.ref, weight=member.weight, sha256=member.sha256) for member in members
         ),
         strategy=plan.strategy.name,
+        recipe={"rank": plan.limit, **plan.options} if plan.limit or plan.options else None,
         allowed=plan.allowed,
         written_by=f"adapterhub {__version__}",
     )

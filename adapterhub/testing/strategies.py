@@ -39,7 +39,7 @@ class StrategyConformance:
         weights: Sequence[float],
         *,
         rank: int | None = None,
-        **options: float,
+        **options: Any,
     ) -> Affine:
         made: Combine = load_target(self.record.target)
         return made(patches, weights, rank=rank, **options)
@@ -62,7 +62,7 @@ class StrategyConformance:
     def test_weights_of_one_and_zero_give_the_first(self) -> None:
         first = low_rank(1)
         # What keeps only a share of each delta's entries keeps all of them here.
-        every = {"density": 1.0} if "density" in self.record.options else {}
+        every: dict[str, Any] = {"density": 1.0} if "density" in self.record.options else {}
         merged = self.combine([first, low_rank(2)], [1.0, 0.0], **every)
         assert error(merged, dense(first)) < 1e-5
 

@@ -130,21 +130,36 @@ class Linear(StrategyConformance):
 
 class ForgetsWeights(Linear):
     def combine(
-        self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None = None
+        self,
+        patches: Sequence[Affine],
+        weights: Sequence[float],
+        *,
+        rank: int | None = None,
+        **options: Any,
     ) -> Affine:
         return super().combine(patches, [1.0] * len(weights), rank=rank)
 
 
 class FavoursTheFirst(Linear):
     def combine(
-        self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None = None
+        self,
+        patches: Sequence[Affine],
+        weights: Sequence[float],
+        *,
+        rank: int | None = None,
+        **options: Any,
     ) -> Affine:
         return super().combine(patches, [weights[0], *(w / 2 for w in weights[1:])], rank=rank)
 
 
 class IgnoresTheRank(Linear):
     def combine(
-        self, patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None = None
+        self,
+        patches: Sequence[Affine],
+        weights: Sequence[float],
+        *,
+        rank: int | None = None,
+        **options: Any,
     ) -> Affine:
         return super().combine(patches, weights)
 
