@@ -79,7 +79,7 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
 # Of 0.1 and 0.2 alone.
 REMOVED = {"enable_lora": None, "merge_weights": False}
 # What whoever trains one has to say.
-_SAID = {
+_SAID: dict[str, dict[str, Any]] = {
     "LORA": {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj"]},
     "IA3": {"target_modules": ["k_proj"], "feedforward_modules": ["down_proj"]},
     "LN_TUNING": {"target_modules": ["input_layernorm"]},
