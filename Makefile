@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-long check bench clean
+.PHONY: setup demo test test-long fuzz check bench clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,13 @@ test: setup
 
 test-long: setup
 	$(BIN)/pytest -n 2
+
+# A million inputs, other ones each day: make fuzz, or make fuzz INPUTS=50000 SEED=7
+INPUTS ?= 1000000
+SEED ?= $(shell date +%Y%m%d)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED)
 
 check: setup
 	$(BIN)/ruff check .

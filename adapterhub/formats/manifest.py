@@ -47,8 +47,8 @@ def _check_version(value: Any, name: str) -> None:
         )
     if version > SCHEMA_VERSION:
         raise FormatError(
-            f"{name}: schema_version: {version} is newer than {SCHEMA_VERSION}, "
-            "the newest this adapterhub reads",
+            f"{name} was written by a newer adapterhub: "
+            f"its schema_version {version} is newer than {SCHEMA_VERSION}",
             hint="pip install --upgrade adapterhub",
         )
 

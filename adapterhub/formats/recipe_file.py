@@ -19,13 +19,16 @@ from adapterhub.errors import FormatError
 from adapterhub.formats.schema import to_domain
 
 RECIPE_FILE = "recipe.toml"
+MAX_BYTES = 1_000_000
+_HINT = "mend the line it names, or train anew"
 # The folders before the last name of a path, in a term such as 0.5*/home/me/my clients/one.
 _PLACE = re.compile(
     r"(?:^|(?<=[*\s=,:;'\"(\[]))(?:file:/{2})?"
-    r"(?:(?:~[^/\\\s]*|\.{1,2})?/(?!/)(?:\S.*/)?|[A-Za-z]:[/\\](?:.*[/\\])?|\\\\.*\\)"
+    r"(?:(?:~[^/\\\s]{0,64}|\.{1,2})?/(?!/)(?:\S.*/)?|[A-Za-z]:[/\\](?:.*[/\\])?|\\\\.*\\)"
 )
 # Three names or more are a path, unless they belong to a remote: `team:me/one` has two.
-_DEEP = re.compile(r"[^\s:@*/]+/[^\s:@*/]+/[^\s:@*]+")
+# Begun only where a name begins, so that a long text without any costs one pass.
+_DEEP = re.compile(r"(?<![^\s:@*/])[^\s:@*/]++/[^\s:@*/]++/[^\s:@*]+")
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
@@ -87,9 +90,13 @@ def _last_name(path: str) -> str:
 
 
 def _table(data: bytes, name: str) -> dict[str, Any]:
+    if len(data) > MAX_BYTES:
+        raise FormatError(
+            f"{name} has {len(data):,} bytes, the limit is {MAX_BYTES:,}", hint="shorten it"
+        )
     try:
         return tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FormatError(
-            f"{name} is not TOML: {error}", hint="mend the line it names, or train anew"
-        ) from error
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
+        raise FormatError(f"{name} is not TOML: {error}", hint=_HINT) from error
+    except RecursionError:
+        raise FormatError(f"{name} is nested too deep", hint=_HINT) from None
