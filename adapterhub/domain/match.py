@@ -12,6 +12,7 @@ from typing import Literal
 from adapterhub.domain.base import BaseSpec, same_base
 from adapterhub.domain.manifest import BaseRecord
 
+WRONG_BASE = "wrong-base"  # the code of the problem, for those who accept it
 _COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
 

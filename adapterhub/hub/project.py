@@ -25,7 +25,7 @@ from adapterhub.domain.lock import (
     WantedAdapters,
 )
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import (
     FormatError,
@@ -44,7 +44,7 @@ from adapterhub.formats.lock_file import (
 )
 from adapterhub.hub import cache, remotes
 from adapterhub.hub.client import Pulled, refuse_problems
-from adapterhub.hub.files import atomic_write, read_bytes
+from adapterhub.hub.files import atomic_write, digests, read_bytes
 from adapterhub.hub.folder import COMPOSITION_METHOD, AdapterFolder, read_folder
 from adapterhub.hub.home import cache_dir
 from adapterhub.hub.locate import open_remote
@@ -53,7 +53,6 @@ from adapterhub.plugin.catalog import Shelf, catalog
 
 Fetch = Callable[[Ref], Pulled]
 FindBase = Callable[[str], BaseSpec]
-WRONG_BASE = "wrong-base"
 
 
 def read_wanted(folder: Path) -> WantedAdapters:
@@ -154,8 +153,17 @@ def _members(
 ) -> list[tuple[Pulled, AdapterFolder]]:
     if folder.composition is None:
         return []
-    pulled = [_member(name, term, composed, fetch) for term in folder.composition.terms]
-    return [(one, _read(one, wanted)) for one in pulled]
+    found = []
+    for term in folder.composition.terms:
+        pulled = _member(name, term, composed, fetch)
+        found.append((pulled, _read(pulled, wanted)))
+        weights = found[-1][1].weights_path
+        if weights is not None and digests(weights).sha256 != term.sha256:
+            raise IntegrityError(
+                f"{name}: {term.ref} is not the adapter that its composition pins",
+                hint="write the composition again: adapterhub stack",
+            )
+    return found
 
 
 def _member(name: str, term: PinnedTerm, composed: Pulled, fetch: Fetch) -> Pulled:
@@ -225,9 +233,14 @@ def _plugins(methods: Collection[str], strategy: str | None) -> tuple[LockedPlug
 def _check_continuous(old: LockedAdapter, new: LockedAdapter) -> None:
     """The same repository, in whose history what was locked still is."""
     one, other = old.adapter, new.adapter
-    if (one.ref, one.remote) != (other.ref, other.remote):
-        return  # something else is asked for
     hint = f"if you trust what is there now: adapterhub lock --accept {old.name}"
+    if (one.ref, one.remote) != (other.ref, other.remote):
+        if old.wanted != new.wanted:
+            return
+        raise IntegrityError(
+            f"{old.name}: {one.ref} was locked on {one.remote}, and {other.remote} answers now",
+            hint=hint,
+        )
     if one.repo_uuid != other.repo_uuid:
         raise IntegrityError(
             f"{old.name}: {one.remote}:{one.ref} was removed and made anew since it was locked",

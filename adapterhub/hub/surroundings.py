@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.lock import Lock, LockedAdapter
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of
 from adapterhub.errors import MismatchError
 from adapterhub.plugin.catalog import catalog
 
@@ -33,19 +33,20 @@ def plugin_remarks(lock: Lock) -> list[str]:
     remarks = []
     for item in lock.adapters:
         for plugin in item.plugins:
-            entry = catalog().methods.entries.get(
-                plugin.brings
-            ) or catalog().strategies.entries.get(plugin.brings)
             exact = f"{plugin.distribution}=={plugin.version}"
-            if entry is None:
+            here = _owner(plugin.brings)
+            if here is None:
                 remarks.append(f"{item.name} needs {plugin.brings}: pip install {exact}")
-            elif (entry.owner.distribution, entry.owner.version) != (
-                plugin.distribution,
-                plugin.version,
-            ):
-                here = f"{entry.owner.distribution} {entry.owner.version}"
+            elif here != exact:
                 remarks.append(f"{item.name} was locked with {exact}; here is {here}")
     return list(dict.fromkeys(remarks))
+
+
+def _owner(name: str) -> str | None:
+    """The distribution here that brings a method or a strategy."""
+    shelves = (catalog().methods.entries, catalog().strategies.entries)
+    owners = [shelf[name].owner for shelf in shelves if name in shelf]
+    return f"{owners[0].distribution}=={owners[0].version}" if owners else None
 
 
 def _check_base(item: LockedAdapter, bases: Sequence[BaseSpec]) -> str | None:
@@ -89,7 +90,7 @@ def _changed(locked: BaseRecord, here: BaseRecord) -> str | None:
 def _check_own_base(item: LockedAdapter, bases: Sequence[BaseSpec]) -> str | None:
     """No base is named: some base here fits what the adapter records, or none claims to."""
     judged = [(match_base(item.base, spec), spec) for spec in bases]
-    if any(found.fits for found, _ in judged):
+    if any(found.fits for found, _ in judged) or WRONG_BASE in item.wanted.allow:
         return None
     for found, spec in judged:
         if spec.id.casefold() == item.base.id.casefold():

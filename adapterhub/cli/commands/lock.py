@@ -94,12 +94,16 @@ def _changes(before: Lock, after: Lock) -> Iterator[tuple[str, str]]:
 
 def _change(old: LockedAdapter, new: LockedAdapter) -> str:
     if old.adapter.ref != new.adapter.ref or old.adapter.remote != new.adapter.remote:
-        return f"{old.adapter.exact.id} became {new.adapter.exact.id}@{new.adapter.commit[:7]}"
+        return f"{_place(old)} became {_place(new)}"
     if old.adapter.commit != new.adapter.commit:
         return f"{old.adapter.commit[:7]} became {new.adapter.commit[:7]}"
     if old.base != new.base:
         return f"its base {base_text(old.base)} became {base_text(new.base)}"
     return "its plugins, or what was asked for, changed"
+
+
+def _place(item: LockedAdapter) -> str:
+    return f"{item.adapter.remote}:{item.adapter.ref}@{item.adapter.commit[:7]}"
 
 
 def _next(before: Lock, after: Lock) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from adapterhub.hub import project
 from adapterhub.hub.surroundings import check_bases, plugin_remarks
 from adapterhub.hub.sync import Synced, write_folders
 from adapterhub.hub.sync import sync as sync_lock
+
+if TYPE_CHECKING:
+    from adapterhub.domain.base import BaseSpec
 
 
 @click.command(short_help="Bring exactly the locked adapters here.")
@@ -39,9 +43,7 @@ def sync(*, frozen: bool, offline: bool, into: Path | None, overwrite: bool, as_
     here = Path()
     with project.changing(here):
         lock = _lock(here, out, frozen=frozen, offline=offline)
-        from adapterhub.models.bases import list_bases
-
-        remarks = [*check_bases(lock, list_bases()), *plugin_remarks(lock)]
+        remarks = [*check_bases(lock, _bases(lock)), *plugin_remarks(lock)]
         with transfer_bar(out) as on_progress:
             synced = sync_lock(lock, offline=offline, on_progress=on_progress, note=out.say)
         folders = {one.locked.name: one.folder for one in synced}
@@ -78,6 +80,17 @@ def _lock(here: Path, out: Output, *, frozen: bool, offline: bool) -> Lock:
     )
 
 
+def _bases(lock: Lock) -> list[BaseSpec]:
+    """The bases here. Raises FormatError for one that the lock needs and whose spec is broken."""
+    from adapterhub.models.bases import broken_bases, find_base, list_bases
+
+    broken = broken_bases()
+    for item in lock.adapters:
+        if item.wanted.base in broken:
+            find_base(item.wanted.base)
+    return list_bases()
+
+
 def _json(one: Synced, folder: Path) -> dict[str, object]:
     adapter = one.locked.adapter
     return {
@@ -97,7 +110,6 @@ def _show(one: Synced, folder: Path, out: Output) -> None:
     came = f"{megabytes(one.downloaded_bytes)} fetched" if one.downloaded_bytes else "already here"
     more = f" and {len(one.locked.members)} members" if one.locked.members else ""
     count = f"{len(adapter.files)} files{more}"
-    out.line(
-        f"{one.locked.name}   {adapter.ref}@{adapter.commit[:7]} · {count}, {size}, as locked · {came}"
-    )
+    ref = f"{adapter.ref}@{adapter.commit[:7]}"
+    out.line(f"{one.locked.name}   {ref} · {count}, {size}, as locked · {came}")
     out.line(f"  {folder}")
