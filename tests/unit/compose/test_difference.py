@@ -129,17 +129,16 @@ def test_an_adapter_that_is_more_than_its_deltas_is_named(adapter: Callable[...,
 
 
 def test_what_is_no_low_rank_delta_is_left_out_by_name(tmp_path: Path) -> None:
-    def scaled(ref: str, value: float) -> Any:
-        config = {"peft_type": "IA3", "target_modules": [Q], "feedforward_modules": []}
-        tensors = {f"{PREFIX}{Q}.ia3_l": f32((24, 1), value)}
-        folder = tmp_path / ref
-        write_lora(folder, config=config, tensors=tensors, base_model_name_or_path="acme/tiny")
-        return open_member(ref, read_folder(folder))
+    def prompt(ref: str, value: float) -> Any:
+        config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "token_dim": 16}
+        tensors = {"prompt_embeddings": f32((2, 16), value)}
+        write_lora(tmp_path / ref, config=config, tensors=tensors, base_model_name_or_path="a/b")
+        return open_member(ref, read_folder(tmp_path / ref))
 
-    found = compare(scaled("a", 1.5), scaled("b", 2.0))
+    found = compare(prompt("a", 1.5), prompt("b", 2.0))
     assert (found.modules, found.near_duplicate) == ((), False)
-    assert found.left_out[0][0] == Q
-    assert "row_scale" in found.left_out[0][1]
+    assert found.left_out[0][0] == ""
+    assert "it has a prompt for the whole model" in found.left_out[0][1]
 
 
 def test_other_shapes_and_broken_numbers_are_left_out(adapter: Callable[..., Any]) -> None:
