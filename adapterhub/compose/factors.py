@@ -16,6 +16,8 @@ from adapterhub.domain.patch import Affine
 if TYPE_CHECKING:
     from torch import Tensor
 
+_ROUNDING = 1e-7  # singular values below this part of the largest span nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -34,6 +36,14 @@ class Factors:
         R_in = torch.linalg.qr(self.A.mT, mode="r").R
         values: Tensor = torch.linalg.svdvals(R_out @ R_in.mT)
         return values
+
+    def spans(self) -> tuple[Tensor, Tensor]:
+        """Orthonormal columns that span what B A writes (out, k) and what it reads (in, k)."""
+        Q_out, R_out = torch.linalg.qr(self.B)
+        Q_in, R_in = torch.linalg.qr(self.A.mT)
+        U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
+        k = int((S / S[0] > _ROUNDING).sum())  # none for a delta of zero: this is not a number
+        return Q_out @ U[:, :k], Q_in @ Vh[:k].mT
 
 
 def factors(patch: Affine, *, weight: float = 1.0) -> Factors:

@@ -160,6 +160,12 @@ class PatchStream:
             self._waiting[name] = patch
         return low_rank(module, self._waiting.pop(module))
 
+    def rest(self) -> Iterator[tuple[str, Patch]]:
+        """Hand over every other patch as well, of whatever form, in the method's order."""
+        while self._waiting:
+            yield self._waiting.popitem()
+        yield from self._patches
+
 
 @contextmanager
 def open_patches(member: Member) -> Iterator[PatchStream]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 4096  # entries of each module's deltas that are compared by sign
-_ROUNDING = 1e-7  # singular values below this part of the largest span nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,22 +94,13 @@ def _add(sums: _Sums, deltas: dict[int, Factors], *, rank: int) -> None:
     squares = total(list(deltas.values())).singular_values().square()
     sums.kept += float(squares[:rank].sum())
     sums.mass += float(squares.sum())
-    spans = {member: _spans(delta) for member, delta in deltas.items()}
+    spans = {member: delta.spans() for member, delta in deltas.items()}
     entries = {member: _sampled(delta) for member, delta in deltas.items()}
     for one, other in combinations(deltas, 2):
         if 0 in (spans[one][0].shape[1], spans[other][0].shape[1]):
             continue  # an untrained adapter spans nothing and conflicts with nobody
         sums.subspace += [_shared_part(a, b) for a, b in zip(spans[one], spans[other], strict=True)]
         sums.conflicts.append(float((entries[one] * entries[other] < 0).double().mean()))
-
-
-def _spans(delta: Factors) -> tuple[Tensor, Tensor]:
-    """Orthonormal columns that span what B A writes (out, k) and what it reads (in, k)."""
-    Q_out, R_out = torch.linalg.qr(delta.B)
-    Q_in, R_in = torch.linalg.qr(delta.A.mT)
-    U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
-    k = int((S / S[0] > _ROUNDING).sum())  # none for a delta of zero, where this is not a number
-    return Q_out @ U[:, :k], Q_in @ Vh[:k].mT
 
 
 def _shared_part(one: Tensor, other: Tensor) -> float:

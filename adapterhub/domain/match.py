@@ -13,6 +13,7 @@ from adapterhub.domain.base import BaseSpec, same_base
 from adapterhub.domain.manifest import BaseRecord
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+WRONG_BASE = "wrong-base"  # the code of the problem, for those who accept it
 _COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
 

@@ -6,8 +6,6 @@ Knows the file's rules; fetching and combining the adapters is for others.
 from __future__ import annotations
 
 import math
-import tomllib
-from typing import Any
 
 import tomli_w
 
@@ -16,8 +14,8 @@ from adapterhub.domain.digest import is_sha256
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.errors import FormatError
 from adapterhub.formats.schema import to_domain, to_plain
+from adapterhub.formats.strict_toml import loads_toml
 
-MAX_BYTES = 1_000_000
 _REWRITE = "write it again: adapterhub stack A+0.5*B"
 
 
@@ -27,7 +25,7 @@ def encode_composition(c: PinnedComposition) -> bytes:
 
 def decode_composition(data: bytes, *, name: str = COMPOSITION_FILE) -> PinnedComposition:
     """Raises FormatError naming file and field."""
-    pinned = to_domain(_parse(data, name), PinnedComposition, name=name)
+    pinned = to_domain(loads_toml(data, name=name, hint=_REWRITE), PinnedComposition, name=name)
     if not pinned.terms:
         raise FormatError(f"{name}: terms: there are none", hint=_REWRITE)
     for index, term in enumerate(pinned.terms):
@@ -42,18 +40,3 @@ def decode_composition(data: bytes, *, name: str = COMPOSITION_FILE) -> PinnedCo
     if pinned.rank is not None and not 1 <= pinned.rank <= 4096:
         raise FormatError(f"{name}: rank: {pinned.rank} is not in 1..4096", hint=_REWRITE)
     return pinned
-
-
-def _parse(data: bytes, name: str) -> dict[str, Any]:
-    if len(data) > MAX_BYTES:
-        raise FormatError(
-            f"{name} has {len(data):,} bytes, the limit is {MAX_BYTES:,}", hint=_REWRITE
-        )
-    try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name} is not UTF-8 at byte {error.start:,}", hint=_REWRITE) from None
-    except ValueError as error:
-        raise FormatError(f"{name} is not TOML: {error}", hint=_REWRITE) from None
-    except RecursionError:
-        raise FormatError(f"{name} is nested too deep", hint=_REWRITE) from None
