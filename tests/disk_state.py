@@ -1,4 +1,4 @@
-"""What a home shows of adapters, whether its objects are what their names say, and what is left over.
+"""What a home shows of adapters, whether its objects are what they are called, what is left over.
 
 Test equipment: looks at files and asks the hub's readers; changes nothing.
 """

@@ -1,4 +1,4 @@
-"""Run commands in forks of this process, and have strace fail or kill them at their n-th system call.
+"""Run commands in forks of this process, and have strace fail or kill them at a system call.
 
 Test equipment: a fork costs no start-up, so thousands of points cost minutes. Only a process with
 one thread may use it. Knows no command.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ CALLS = (
     "?renameat", "renameat2", "?link", "linkat", "?unlink", "unlinkat", "?mkdir", "mkdirat",
     "?rmdir", "?chmod", "fchmod", "fchmodat", "flock",
 )  # fmt: skip
+NOTHING = "error=EIO:when=65535"
 _ANY_TRACER = 0x59616D61, -1  # prctl's PR_SET_PTRACER, PR_SET_PTRACER_ANY
 
 
@@ -48,6 +51,14 @@ def available() -> bool:
         return False
     tried = ["strace", "-o", os.devnull, "-e", "inject=openat:error=EIO:when=9999", "true"]
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+
+
+def counts(words: tuple[str, ...], work: Path) -> dict[str, int]:
+    """How often a run makes each of CALLS."""
+    run(words, work, call=",".join(CALLS), fault=NOTHING)
+    seen = (work / "strace").read_text(errors="replace")
+    made = Counter(re.findall(r"^\d+ +(\w+)\(", seen, re.MULTILINE))
+    return {call: made[call.strip("?")] for call in CALLS if made[call.strip("?")]}
 
 
 def run(words: tuple[str, ...], work: Path, *, call: str = "", fault: str = "") -> Ended:

@@ -90,7 +90,7 @@ def ensure(
 
 
 def cached() -> list[Cached]:
-    """Everything on this machine, by name; unreadable records are left out."""
+    """Everything on this machine, by name; `records.unreadable` names what is left out."""
     return sorted(every(), key=lambda item: (item.ref.id, item.pulled, item.commit))
 
 

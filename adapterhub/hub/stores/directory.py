@@ -186,6 +186,8 @@ class DirectoryStore:
         self, ref: Ref, files: tuple[FileEntry, ...], message: str, parent: str | None
     ) -> Snapshot:
         repository = open_repository(self._path(ref))
+        if repository is not None:
+            repository.settle()
         head = None if repository is None else repository.head()
         if parent is not None and (head is None or not head.startswith(parent)):
             raise ConflictError(
