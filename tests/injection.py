@@ -67,12 +67,15 @@ def run(words: tuple[str, ...], work: Path, *, call: str = "", fault: str = "") 
     `work` holds what the run says and what strace saw.
     """
     errors, log = work / "stderr", work / "strace"
-    ready, go = os.pipe()
+    (wait, go), (heard, ready) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         os.close(go)
-        _be(words, errors, ready)
+        _be(words, errors, ready, wait)
+    os.close(wait)
     os.close(ready)
+    os.read(heard, 1)  # strace shall see the command alone, and nothing of how it is set up
+    os.close(heard)
     tracer = _attach(child, call, fault, log) if fault else None
     os.write(go, b"x")
     os.close(go)
@@ -99,7 +102,7 @@ def _attach(child: int, call: str, fault: str, log: Path) -> subprocess.Popen[st
     return tracer
 
 
-def _be(words: tuple[str, ...], errors: Path, ready: int) -> None:
+def _be(words: tuple[str, ...], errors: Path, ready: int, wait: int) -> None:
     """Become the command; never returns."""
     code = 70
     try:
@@ -109,7 +112,8 @@ def _be(words: tuple[str, ...], errors: Path, ready: int) -> None:
         for handle, target in ((null, 0), (null, 1), (said, 2)):
             os.dup2(handle, target)
         sys.argv = ["adapterhub", *words]
-        os.read(ready, 1)
+        os.write(ready, b"x")
+        os.read(wait, 1)
         adapterhub()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1

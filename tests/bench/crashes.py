@@ -38,9 +38,9 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 FAULTS = (
     ("fsync", "EIO"), ("write", "ENOSPC"), ("write", "EIO"), ("openat", "EMFILE"),
     ("openat", "EACCES"), ("openat", "EROFS"), ("?mkdir", "ENOSPC"), ("?rename", "EIO"),
-    ("?link", "ENOSPC"), ("?chmod", "EPERM"), ("flock", "EIO"),
+    ("?link", "ENOSPC"), ("?chmod", "EPERM"), ("flock", "EIO"), ("pwrite64", "ENOSPC"), ("ftruncate", "EIO"),
+    ("?unlink", "EIO"), ("unlinkat", "EACCES"), ("?rmdir", "EIO"),
 )  # fmt: skip
-STORAGE = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +251,11 @@ def main() -> None:
         json.dump({"points": tally.points, "failures": tally.failures}, sys.stdout)
         return
     for name, row in tally.points.items():
-        print(f"{name:18} {sum(row.values()):5} points  {row}")
+        kills = sum(count for fault, count in row.items() if fault.endswith("KILL"))
+        print(f"{name:18} killed {kills:4}, refused {sum(row.values()) - kills:4}")
     print(*tally.failures[:20], sep="\n")
     print(f"{len(tally.failures)} failures")
+    sys.exit(bool(tally.failures))
 
 
 if __name__ == "__main__":
