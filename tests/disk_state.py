@@ -16,25 +16,34 @@ from adapterhub.hub.records import record_path
 from adapterhub.hub.stores.directory import DirectoryStore
 
 Contents = tuple[tuple[str, str], ...]  # (path, sha256) of each file
-State = tuple[tuple[str, ...], ...]
+State = dict[str, tuple[tuple[str, ...], ...]]
+PROJECT = "project"  # a folder in the home, so that it is put back with it
 _WORK = ("tmp", "parts", "locks", "damaged")
 
 
 def state(home: Path) -> State:
-    """Every revision that is published and every adapter that is installed, as (place, name, its
-    files and their digests). Raises AdapterhubError for what is listed and cannot be read."""
+    """Every revision that is published, every adapter that is installed, and what a project has,
+    each with its files and their digests. Raises AdapterhubError for what cannot be read."""
     store = DirectoryStore((home / "registry").as_uri())
     published = [
-        ("published", name, str(depth), *_texts(files))
+        (name, str(depth), *_texts(files))
         for name in store.names()
         for depth, files in enumerate(_history(store, parse_ref(name)))
     ]
     installed = [
-        ("installed", item.ref.id, item.ref.remote or "", *_texts(_contents(item.folder)))
+        (item.ref.id, item.ref.remote or "", *_texts(_contents(item.folder)))
         for item in cache.cached()
         if cache.damage(item) is None
     ]
-    return tuple(sorted([*published, *installed]))
+    project = home / PROJECT
+    own = [path for path in _of_the_project(home) if path.parent == project and path.is_file()]
+    folders = [path for path in sorted(project.glob("*/*")) if path.name[0] != "."]
+    return {
+        "published": tuple(sorted(published)),
+        "installed": tuple(sorted(installed)),
+        "files": tuple((path.name, sha256_hex(path.read_bytes())) for path in own),
+        "folders": tuple((path.name, *_texts(_contents(path))) for path in folders),
+    }
 
 
 def wrong_objects(home: Path) -> list[str]:
@@ -47,11 +56,17 @@ def wrong_objects(home: Path) -> list[str]:
 def leftovers(home: Path, *, damaged: bool = False) -> list[str]:
     """Files that no adapter needs, and folders that somebody worked in. What was found damaged is
     kept on purpose."""
-    needed = set(_of_the_cache(home)) | set(_of_the_registry(home))
+    needed = {*_of_the_cache(home), *_of_the_registry(home), *_of_the_project(home)}
     found = [path for path in home.rglob("*") if path not in needed]
     left = [path for path in found if path.is_file() or path.parent.name in _WORK]
     kept = home / "cache" / "damaged"
     return [str(p.relative_to(home)) for p in left if not (damaged and kept in p.parents)]
+
+
+def _of_the_project(home: Path) -> Iterator[Path]:
+    """Its two files and its folders of adapters; nothing that is hidden belongs there."""
+    yield from (home / PROJECT / name for name in ("adapters.lock", "adapters.toml"))
+    yield from (home / PROJECT).glob("[!.]*/[!.]*/*")
 
 
 def _of_the_cache(home: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ anything; what to fetch is decided by the client.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from adapterhub.domain.refs import Ref
 from adapterhub.domain.stores import FileEntry, Snapshot, Store
+from adapterhub.errors import StorageError
 from adapterhub.hub.files import (
     delete_tree,
     digests,
@@ -98,6 +100,8 @@ def find(uris: Sequence[str], ref: Ref) -> Cached | None:
     """The folder of an exact commit from one of these places, if it is here."""
     if ref.revision is None or not is_commit(ref.revision):
         return None
+    with contextlib.suppress(StorageError):  # a cache that is read-only is of use all the same
+        sweep()
     for uri in uris:
         folder = folder_for(uri, ref, ref.revision)
         record = read(folder)

@@ -5,7 +5,6 @@ Knows no protocol and no format; stores speak the one, `verify` judges the other
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from adapterhub.domain.stores import FileEntry, Snapshot, Summary
 from adapterhub.errors import (
     NotFoundError,
     RemoteError,
-    StorageError,
     UnreachableError,
     UsageError,
     VerificationError,
@@ -267,10 +265,6 @@ def _at_hand(ref: Ref) -> Pulled | None:
     for place in places(ref):
         item = cache.find([place.uri], ref)
         if item is not None and cache.damage(item) is None:
-            with contextlib.suppress(
-                StorageError
-            ):  # a cache that is read-only is of use all the same
-                cache.sweep()
             snapshot = Snapshot(
                 ref=ref, commit=item.commit, repo_uuid=item.repo_uuid, files=item.files
             )

@@ -74,7 +74,7 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     out = out.absolute()
     check_free(out, overwrite=overwrite)
     make_folder(out.parent)
-    _sweep(out)
+    sweep_beside(out)
     stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     with contextlib.ExitStack() as stack:
         with disk("create", stage):
@@ -87,7 +87,7 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             delete_tree(stage)
 
 
-def _sweep(out: Path) -> None:
+def sweep_beside(out: Path) -> None:
     """Delete what runs that were killed left beside `out`."""
     # Without `out`, an old folder is what a kill between two renames left of it.
     left = (".part", ".old") if out.exists() else (".part",)

@@ -17,18 +17,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import close_session
 
-from adapterhub.cli.main import cli
+from adapterhub.cli.main import COMMANDS, cli
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import AdapterhubError
 from adapterhub.hub import client
+from adapterhub.hub.home import cache_dir
 from tests.adapter_files import f32, lora_tensors, write_lora
-from tests.disk_state import State, leftovers, state, wrong_objects
+from tests.disk_state import PROJECT, State, leftovers, state, wrong_objects
 from tests.hub_server import running_hub
 from tests.injection import CALLS, Ended, counts, run
 
@@ -38,8 +39,8 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 FAULTS = (
     ("fsync", "EIO"), ("write", "ENOSPC"), ("write", "EIO"), ("openat", "EMFILE"),
     ("openat", "EACCES"), ("openat", "EROFS"), ("?mkdir", "ENOSPC"), ("?rename", "EIO"),
-    ("?link", "ENOSPC"), ("?chmod", "EPERM"), ("flock", "EIO"), ("pwrite64", "ENOSPC"), ("ftruncate", "EIO"),
-    ("?unlink", "EIO"), ("unlinkat", "EACCES"), ("?rmdir", "EIO"),
+    ("?link", "ENOSPC"), ("?chmod", "EPERM"), ("flock", "EIO"), ("pwrite64", "ENOSPC"),
+    ("ftruncate", "EIO"), ("?unlink", "EIO"), ("unlinkat", "EACCES"), ("?rmdir", "EIO"),
 )  # fmt: skip
 
 
@@ -75,7 +76,19 @@ def commands(adapters: Path) -> tuple[Command, ...]:
         return client.pull(REF.on("local"))
 
     local = ("pull", f"local:{REF.id}")
+    synced = ("sync", "--frozen", "--into", "adapters")
+    project = (
+        Command(name="sync", words=synced, before=(push(old), _ask("add", *local[1:]), _forget)),
+        Command(
+            name="sync a newer one",
+            words=(*synced, "--overwrite"),
+            before=(
+                push(old), _ask("add", *local[1:]), _ask(*synced), push(new), _ask("lock"), _forget,
+            ),
+        ),
+    )  # fmt: skip
     return (
+        *(project if "sync" in COMMANDS else ()),
         Command(name="pull", words=local, before=(push(old),)),
         Command(name="pull from a hub", words=("pull", f"hub:{REF.id}")),
         Command(name="pull a newer one", words=local, before=(push(old), pull, push(new))),
@@ -131,14 +144,16 @@ class Trial:
         self.expect(self.run(), "untouched")
         self.new = state(self.home)
         self.restore()
-        self.calls = counts(command.words, work)
+        with chdir(_project()):
+            self.calls = counts(command.words, work)
 
     def restore(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
         subprocess.run(["cp", "-a", str(self.template), str(self.home)], check=True)
 
     def run(self, call: str = "", fault: str = "") -> Ended:
-        return run(self.command.words, self.work, call=call, fault=fault)
+        with chdir(_project()):
+            return run(self.command.words, self.work, call=call, fault=fault)
 
     def every(self, call: str, fault: str, step: int) -> None:
         """Have the n-th `call` go wrong, for each n that there is."""
@@ -156,8 +171,9 @@ class Trial:
         if ended.code != -signal.SIGKILL:
             self.check(where, ended.code == 0 or ended.explained, f"said {ended.said!r}")
         seen = self.looked_at(where)
-        good = (self.new,) if ended.code == 0 else (self.old, self.new)
-        self.check(where, seen in good, f"neither old nor new: {seen}")
+        for part, value in seen.items():
+            good = (self.new[part],) if ended.code == 0 else (self.old[part], self.new[part])
+            self.check(where, value in good, f"{part} neither old nor new: {value}")
         self.expect(self.run(), where)
         self.harmed = []
         self.check(where, self.looked_at(where) == self.new, "the next run made something else")
@@ -172,7 +188,7 @@ class Trial:
             return state(self.home)
         except AdapterhubError as error:
             self.check(where, False, error.message)
-            return ()
+            return {}
 
     def expect(self, ended: Ended, where: str) -> None:
         self.check(where, ended.code == 0, f"the next run ended with {ended.code}: {ended.said}")
@@ -182,9 +198,24 @@ class Trial:
             self.tally.failures.append(f"{where}: {fact}")
 
 
+def _project() -> Path:
+    """The folder of the home where commands are run."""
+    folder = Path(os.environ["ADAPTERHUB_HOME"]) / PROJECT
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _forget() -> None:
+    shutil.rmtree(cache_dir())
+
+
+def _ask(*words: str) -> Callable[[], object]:
+    return lambda: _import_all(words)
+
+
 def _import_all(words: tuple[str, ...]) -> None:
-    """Run the command here once, so that its forks find every module imported."""
-    with open(os.devnull, "w") as nowhere, suppress(SystemExit):
+    """Run the command here; forks find every module imported that it needed."""
+    with open(os.devnull, "w") as nowhere, suppress(SystemExit), chdir(_project()):
         said, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), nowhere, nowhere
         try:
             cli.main(list(words), standalone_mode=False)
