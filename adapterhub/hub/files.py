@@ -21,6 +21,7 @@ from adapterhub.errors import StorageError
 from adapterhub.hub.leftovers import clear_abandoned, delete, held, held_folder
 
 CHUNK = 1 << 20
+RANDOM = "[0-9a-f]" * 8  # secrets.token_hex(4), as a pattern
 READ_ONLY = 0o444
 
 _SPACE = "free some space, or point ADAPTERHUB_HOME at another disk"
@@ -100,7 +101,7 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with disk("write", path):
-        clear_abandoned(path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"))
+        clear_abandoned(path.parent.glob(f".{glob.escape(path.name)}.{RANDOM}.tmp"))
         try:
             with held(temporary, lambda: os.open(temporary, flags, mode)) as handle:
                 _write_all(handle, data)

@@ -18,6 +18,7 @@ from pathlib import Path
 from adapterhub.domain.manifest import CONFIG_FILE, MANIFEST_FILE
 from adapterhub.errors import UsageError
 from adapterhub.hub.files import (
+    RANDOM,
     delete_tree,
     disk,
     is_regular,
@@ -91,7 +92,7 @@ def sweep_beside(out: Path) -> None:
     """Delete what runs that were killed left beside `out`."""
     # Without `out`, an old folder is what a kill between two renames left of it.
     left = (".part", ".old") if out.exists() else (".part",)
-    found = out.parent.glob(f".{glob.escape(out.name)}.????????.*")
+    found = out.parent.glob(f".{glob.escape(out.name)}.{RANDOM}.*")
     with disk("sweep", out.parent):
         clear_abandoned(path for path in found if path.suffix in left)
 
