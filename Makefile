@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-long fuzz check bench clean
+.PHONY: setup demo test test-long fuzz check bench crashes clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.stacking
+
+crashes: setup
+	$(BIN)/python -m tests.bench.crashes
+	$(BIN)/python -m tests.bench.changed_bytes
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

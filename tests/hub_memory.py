@@ -18,8 +18,9 @@ from typing import Any
 class Fault:
     """What goes wrong with requests whose path contains `path`, the next `times` times.
 
-    kind: wrong_byte, short, html, ignore_range, drop (after `value` bytes), status (`value`),
-    redirect (to `where` + the path), slow (`value` milliseconds per 64 KiB)
+    kind: wrong_byte (the one at `value`, with the bits of `mask` turned), short, html,
+    ignore_range, drop (after `value` bytes), status (`value`), redirect (to `where` + the path),
+    slow (`value` milliseconds per 64 KiB)
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Fault:
     value: int = 0
     where: str = ""
     times: int = 1_000_000
+    mask: int = 1
     methods: tuple[str, ...] = ("GET",)
 
 
@@ -88,6 +90,13 @@ class Hub:
                     fault.times -= 1
                     return fault
         return None
+
+
+def changed(data: bytes, fault: Fault) -> bytes:
+    """The data with the wrong byte."""
+    made = bytearray(data)
+    made[fault.value] ^= fault.mask
+    return bytes(made)
 
 
 def git_blob(data: bytes) -> str:

@@ -15,7 +15,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub_memory import Fault, Hub, Repo, Request, git_blob, sibling, tags, tree_entry
+from tests.hub_memory import (
+    Fault,
+    Hub,
+    Repo,
+    Request,
+    changed,
+    git_blob,
+    sibling,
+    tags,
+    tree_entry,
+)
 
 __all__ = ["Fault", "Hub", "running_hub"]
 
@@ -220,8 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "html":
             self._send(200, b"<!DOCTYPE html><p>log in", {"Content-Type": "text/html"})
             return
-        if kind == "wrong_byte":
-            data = data[:-1] + bytes([data[-1] ^ 1])
+        if fault is not None and kind == "wrong_byte":
+            data = changed(data, fault)
         if kind == "short":
             data = data[: len(data) // 2]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_blob(data)}"', "Accept-Ranges": "bytes"}

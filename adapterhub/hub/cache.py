@@ -6,6 +6,7 @@ anything; what to fetch is decided by the client.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from adapterhub.domain.refs import Ref
 from adapterhub.domain.stores import FileEntry, Snapshot, Store
+from adapterhub.errors import StorageError
 from adapterhub.hub.files import (
     delete_tree,
     digests,
@@ -25,8 +27,10 @@ from adapterhub.hub.files import (
     regular_files,
     sweep_folder,
     sync_folder,
+    workspace,
 )
 from adapterhub.hub.home import cache_dir
+from adapterhub.hub.leftovers import DAY, clear_abandoned
 from adapterhub.hub.locks import Note, lock
 from adapterhub.hub.objects import Progress, fetch, mismatch, object_path, parts_dir
 from adapterhub.hub.records import (
@@ -42,8 +46,6 @@ from adapterhub.hub.records import (
     write,
 )
 from adapterhub.hub.remotes import Remote
-
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +82,17 @@ def ensure(
         entries = tuple(
             replace(entry, sha256=got.sha256) for entry, got in zip(files, fetched, strict=True)
         )
-        made = _materialise(entries, [got.path for got in fetched])
-        _retire(folder, problem, ref, note)
         record = new_record(remote, snapshot, entries)
-        _put(made, folder, record)
+        with workspace(cache_dir() / "tmp") as work:
+            made = _materialise(work / "new", entries, [got.path for got in fetched])
+            _retire(folder, work / "old", problem, ref, note)
+            _put(made, folder, record)
     downloaded = sum(got.downloaded for got in fetched)
     return Held(cached=as_cached(record, folder), downloaded_bytes=downloaded, from_cache=False)
 
 
 def cached() -> list[Cached]:
-    """Everything on this machine, by name; unreadable records are left out."""
+    """Everything on this machine, by name; `records.unreadable` names what is left out."""
     return sorted(every(), key=lambda item: (item.ref.id, item.pulled, item.commit))
 
 
@@ -97,6 +100,8 @@ def find(uris: Sequence[str], ref: Ref) -> Cached | None:
     """The folder of an exact commit from one of these places, if it is here."""
     if ref.revision is None or not is_commit(ref.revision):
         return None
+    with contextlib.suppress(StorageError):  # a cache that is read-only is of use all the same
+        sweep()
     for uri in uris:
         folder = folder_for(uri, ref, ref.revision)
         record = read(folder)
@@ -138,10 +143,14 @@ def remove(item: Cached) -> int:
     return freed
 
 
-def sweep(*, older_than: float = _DAY) -> None:
-    """Delete what killed processes left: temporary folders, part files, damaged copies."""
-    for folder in (cache_dir() / "tmp", cache_dir() / "damaged", parts_dir()):
+def sweep(*, older_than: float = DAY) -> None:
+    """Delete what killed processes worked in and locked, and what is of use for a day only: part
+    files, from which a download goes on, and damaged copies."""
+    for folder in (cache_dir() / "damaged", parts_dir()):
         sweep_folder(folder, older_than=older_than)
+    with disk("sweep", cache_dir()):
+        clear_abandoned(cache_dir().glob("tmp/*"))
+        clear_abandoned(cache_dir().glob("locks/*.lock"))
 
 
 def _stale(
@@ -155,9 +164,9 @@ def _stale(
     return damage(as_cached(record, folder))
 
 
-def _materialise(entries: Sequence[FileEntry], objects: Sequence[Path]) -> Path:
-    """A temporary folder with the files, complete and synced."""
-    made = make_folder(cache_dir() / "tmp" / secrets.token_hex(8))
+def _materialise(made: Path, entries: Sequence[FileEntry], objects: Sequence[Path]) -> Path:
+    """A new folder with the files, complete and synced."""
+    make_folder(made)
     folders = {made}
     for entry, source in zip(entries, objects, strict=True):
         target = made / entry.path
@@ -168,12 +177,15 @@ def _materialise(entries: Sequence[FileEntry], objects: Sequence[Path]) -> Path:
     return made
 
 
-def _retire(folder: Path, problem: str | None, ref: Ref, note: Note | None) -> None:
-    """Move a folder that cannot be used out of the way; it is kept for a day."""
+def _retire(folder: Path, work: Path, problem: str | None, ref: Ref, note: Note | None) -> None:
+    """Move a folder that cannot be used out of the way: a damaged one is kept for a day, one that
+    a killed process did not finish goes with the work."""
     delete_tree(record_path(folder))
     if not folder.exists():
         return
-    target = make_folder(cache_dir() / "damaged") / f"{folder.name}-{secrets.token_hex(4)}"
+    target = work
+    if problem is not None:
+        target = make_folder(cache_dir() / "damaged") / f"{folder.name}-{secrets.token_hex(4)}"
     with disk("move", folder):
         os.rename(folder, target)
         os.utime(target)

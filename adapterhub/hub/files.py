@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapterhub.errors import StorageError
+from adapterhub.hub.leftovers import clear_abandoned, delete, held, held_folder
 
 CHUNK = 1 << 20
+RANDOM = "[0-9a-f]" * 8  # secrets.token_hex(4), as a pattern
 READ_ONLY = 0o444
 
 _SPACE = "free some space, or point ADAPTERHUB_HOME at another disk"
@@ -97,22 +99,39 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file: readers see the old bytes or the new ones, and so does a crash."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with disk("write", path):
+        clear_abandoned(path.parent.glob(f".{glob.escape(path.name)}.{RANDOM}.tmp"))
         try:
-            _write_synced(temporary, data, mode)
-            os.replace(temporary, path)
+            with held(temporary, lambda: os.open(temporary, flags, mode)) as handle:
+                _write_all(handle, data)
+                os.fsync(handle)
+                os.replace(temporary, path)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong first is what to say
+                temporary.unlink(missing_ok=True)
             raise
     sync_folder(path.parent)
 
 
-def _write_synced(path: Path, data: bytes, mode: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
+def _write_all(handle: int, data: bytes) -> None:
+    with os.fdopen(handle, "wb", closefd=False) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """A new folder in `root` that goes with the block; those whose process was killed go first."""
+    make_folder(root)
+    folder = root / secrets.token_hex(8)
+    with contextlib.ExitStack() as stack:
+        with disk("work in", root):
+            clear_abandoned(root.iterdir())
+            stack.enter_context(held_folder(folder))
+        try:
+            yield folder
+        finally:
+            delete_tree(folder)
 
 
 def install(temporary: Path, target: Path) -> None:
@@ -204,10 +223,7 @@ def is_regular(path: Path) -> bool:
 def delete_tree(path: Path) -> None:
     """Delete a file, a link or a folder with all in it; what is already gone is fine."""
     with disk("delete", path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, onerror=_unless_gone)
-        else:
-            path.unlink(missing_ok=True)
+        delete(path)
 
 
 def sweep_folder(folder: Path, *, older_than: float) -> None:
@@ -218,11 +234,6 @@ def sweep_folder(folder: Path, *, older_than: float) -> None:
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                 if path.lstat().st_mtime < horizon:
                     delete_tree(path)
-
-
-def _unless_gone(_: object, path: str, info: tuple[object, BaseException, object]) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
 
 
 def _raise(error: OSError) -> None:

@@ -93,8 +93,9 @@ def _acquire(path: Path, what: str, note: Note | None) -> int | None:
                 os.close(handle)
                 return None
             if _still_named(handle, path):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, str(os.getpid()).encode(), 0)
+                with disk("lock", path):
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, str(os.getpid()).encode(), 0)
                 return handle
             os.close(handle)
         except BaseException:

@@ -10,15 +10,21 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE
 from adapterhub.errors import FormatError, NotFoundError
 from adapterhub.formats.card import renamed_card
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.formats.recipe_file import RECIPE_FILE, published_recipe
-from adapterhub.hub.files import is_regular, link_or_copy, make_folder, regular_files
+from adapterhub.hub.files import (
+    is_regular,
+    link_or_copy,
+    make_folder,
+    regular_files,
+    workspace,
+)
 from adapterhub.hub.folder import read_folder
+from adapterhub.hub.home import cache_dir
 from adapterhub.hub.paths import check_paths, is_wanted
 
 
@@ -60,16 +66,16 @@ def recording(folder: Path, allowed: frozenset[str], *, name: str) -> Iterator[P
     if not changed:
         yield folder
         return
-    with TemporaryDirectory(prefix="adapterhub-push-") as work:
+    with workspace(cache_dir() / "tmp") as work:
         for path, source in outgoing(folder, name=name).files.items():
-            target = Path(work, path)
+            target = work / path
             make_folder(target.parent)
             if path not in changed:
                 link_or_copy(source, target)
         for path, data in changed.items():
             if data is not None:
-                Path(work, path).write_bytes(data)
-        yield Path(work)
+                (work / path).write_bytes(data)
+        yield work
 
 
 def _noted(folder: Path, allowed: frozenset[str]) -> dict[str, bytes | None]:

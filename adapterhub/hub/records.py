@@ -6,7 +6,6 @@ Reads and names; makes no folder and trusts no digest.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from pathlib import Path
 from adapterhub.domain.refs import Ref
 from adapterhub.domain.stores import FileEntry, Snapshot
 from adapterhub.errors import FormatError, IntegrityError
-from adapterhub.formats.schema import to_domain, to_plain
-from adapterhub.formats.strict_json import loads_strict
 from adapterhub.hub.files import atomic_write, disk, read_bytes
 from adapterhub.hub.home import cache_dir
 from adapterhub.hub.paths import check_paths
 from adapterhub.hub.remotes import Remote
+from adapterhub.hub.sealed import decode_sealed, encode_sealed
 
 _LIMIT = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -86,7 +84,7 @@ def read(folder: Path) -> Record | None:
         return None
     try:
         name = str(record_path(folder))
-        record = to_domain(loads_strict(data, name=name), Record, name=name)
+        record = decode_sealed(data, Record, name=name)
         check_paths([entry.path for entry in record.entries], name=name)
     except FormatError:
         return None
@@ -94,8 +92,7 @@ def read(folder: Path) -> Record | None:
 
 
 def write(record: Record, folder: Path) -> None:
-    text = json.dumps(to_plain(record), indent=1, sort_keys=True)
-    atomic_write(record_path(folder), text.encode())
+    atomic_write(record_path(folder), encode_sealed(record))
 
 
 def new_record(remote: Remote, snapshot: Snapshot, entries: tuple[FileEntry, ...]) -> Record:
@@ -129,13 +126,31 @@ def as_cached(record: Record, folder: Path) -> Cached:
 
 
 def every() -> Iterator[Cached]:
+    for folder in _folders():
+        record = _own(folder)
+        if record is not None:
+            yield as_cached(record, folder)
+
+
+def unreadable() -> list[str]:
+    """The names, with their commits, of what has a damaged record here, and so is not listed."""
+    return [
+        f"{folder.parts[-3]}/{folder.parts[-2]}@{folder.name}"
+        for folder in _folders()
+        if folder.is_dir() and _own(folder) is None
+    ]
+
+
+def _folders() -> list[Path]:
     root = cache_dir() / "snapshots"
     if not root.is_dir():
-        return
+        return []
     with disk("list", root):
-        paths = sorted(root.glob("*/*/*/*.json"))
-    for path in paths:
-        folder = path.with_suffix("")
-        record = read(folder)
-        if record is not None and (record.namespace, record.name) == folder.parts[-3:-1]:
-            yield as_cached(record, folder)
+        return [path.with_suffix("") for path in sorted(root.glob("*/*/*/*.json"))]
+
+
+def _own(folder: Path) -> Record | None:
+    """The record of a folder that is about the adapter whose place it is in."""
+    record = read(folder)
+    named = record is not None and (record.namespace, record.name) == folder.parts[-3:-1]
+    return record if named else None

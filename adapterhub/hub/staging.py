@@ -12,13 +12,13 @@ import glob
 import os
 import secrets
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from adapterhub.domain.manifest import CONFIG_FILE, MANIFEST_FILE
 from adapterhub.errors import UsageError
 from adapterhub.hub.files import (
+    RANDOM,
     delete_tree,
     disk,
     is_regular,
@@ -26,9 +26,9 @@ from adapterhub.hub.files import (
     regular_files,
     sync_folder,
 )
+from adapterhub.hub.leftovers import clear_abandoned, held_folder
 from adapterhub.hub.paths import is_wanted
 
-_DAY = 86400.0
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
@@ -75,27 +75,26 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     out = out.absolute()
     check_free(out, overwrite=overwrite)
     make_folder(out.parent)
-    _sweep(out)
+    sweep_beside(out)
     stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
-    with disk("create", stage):
-        stage.mkdir()
-    try:
-        yield stage
-        _sync(stage)
-        _swap(stage, out)
-    finally:
-        delete_tree(stage)
+    with contextlib.ExitStack() as stack:
+        with disk("create", stage):
+            stack.enter_context(held_folder(stage))
+        try:
+            yield stage
+            _sync(stage)
+            _swap(stage, out)
+        finally:
+            delete_tree(stage)
 
 
-def _sweep(out: Path) -> None:
-    """Delete what runs that were killed a day ago or longer left beside `out`."""
-    horizon = time.time() - _DAY
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        # Without `out`, an old folder is what a kill between two renames left of it.
-        left = (".part", ".old") if out.exists() else (".part",)
-        with contextlib.suppress(FileNotFoundError):
-            if path.suffix in left and path.lstat().st_mtime < horizon:
-                delete_tree(path)
+def sweep_beside(out: Path) -> None:
+    """Delete what runs that were killed left beside `out`."""
+    # Without `out`, an old folder is what a kill between two renames left of it.
+    left = (".part", ".old") if out.exists() else (".part",)
+    found = out.parent.glob(f".{glob.escape(out.name)}.{RANDOM}.*")
+    with disk("sweep", out.parent):
+        clear_abandoned(path for path in found if path.suffix in left)
 
 
 def _sync(stage: Path) -> None:

@@ -7,6 +7,7 @@ import click
 from adapterhub.cli.options import json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.hub.client import installed
+from adapterhub.hub.records import unreadable
 
 
 @click.command("list", short_help="List the adapters on this machine.")
@@ -42,6 +43,9 @@ def list_(*, as_json: bool) -> None:
             for item in items
         ],
     )
-    if not items:
+    damaged = unreadable()
+    for name in damaged:
+        out.say(f"not listed, for its record is damaged: {name}; adapterhub pull {name} mends it")
+    if not items and not damaged:
         out.say("no adapter is on this machine yet")
         out.next("adapterhub search WORDS, then adapterhub pull user/name")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -15,6 +14,8 @@ from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.hub.client import push as push_folder
 from adapterhub.hub.client import refuse_problems
+from adapterhub.hub.files import workspace
+from adapterhub.hub.home import cache_dir
 from adapterhub.hub.outgoing import outgoing
 from adapterhub.hub.remotes import LOCAL
 from adapterhub.plugin.catalog import catalog
@@ -98,8 +99,8 @@ def _folder(
         rank=subject.rank,
         allow=allow,
     )
-    with TemporaryDirectory(prefix="adapterhub-push-") as work:
-        folder = Path(work) / ref.name
+    with workspace(cache_dir() / "tmp") as work:
+        folder = work / ref.name
         target = to or ref.remote or LOCAL
         write_composition(folder, subject.members, plan, name=ref.id, target=target)
         yield folder

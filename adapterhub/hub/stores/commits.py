@@ -5,7 +5,7 @@ Takes no lock; whoever writes holds the store's.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from adapterhub.domain.digest import digest_of
 from adapterhub.domain.refs import Ref
 from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError, IntegrityError, UnknownRevisionError, UsageError
-from adapterhub.formats.schema import to_domain, to_plain
-from adapterhub.formats.strict_json import loads_strict
-from adapterhub.hub.files import atomic_write, disk, read_bytes
+from adapterhub.formats.schema import to_plain
+from adapterhub.hub.files import atomic_write, delete_tree, disk, read_bytes
+from adapterhub.hub.leftovers import clear_abandoned
 from adapterhub.hub.paths import unsafe
+from adapterhub.hub.sealed import decode_sealed, encode_plain, encode_sealed
 
 T = TypeVar("T")
 MAIN = "main"
@@ -85,9 +86,11 @@ class Repository:
 
     def commit(self, commit_id: str) -> Commit:
         """Raises IntegrityError when the file is gone or is not what its name says."""
-        path = self.path / "commits" / f"{commit_id}.json"
-        commit = _load(path, Commit)
-        if commit is None or commit.id != commit_id or commit.repo != self.uuid:
+        path = self._commit_path(commit_id)
+        data = read_bytes(path, limit=_LIMIT)
+        commit = None if data is None else _decoded(data, Commit, path)
+        own = commit is not None and commit.id == commit_id and commit.repo == self.uuid
+        if commit is None or not own or encode_plain(commit) != data:
             fact = "is missing" if commit is None else "has been changed"
             raise IntegrityError(f"{path} {fact}", hint="restore it, or publish again")
         return commit
@@ -99,9 +102,22 @@ class Repository:
 
     def add(self, commit: Commit) -> str:
         """Write a commit, then point `main` at it: that rename is the publication."""
-        _save(self.path / "commits" / f"{commit.id}.json", commit)
+        atomic_write(self._pending, commit.id.encode())
+        atomic_write(self._commit_path(commit.id), encode_plain(commit))
         atomic_write(self.path / "refs" / MAIN, commit.id.encode())
+        delete_tree(self._pending)
         return commit.id
+
+    def settle(self) -> None:
+        """Delete what a push that was killed had begun to add, and nothing that it had added."""
+        clear_abandoned((self.path / "commits").glob(".*.tmp"))
+        commit_id = (read_bytes(self._pending, limit=64) or b"").decode(errors="replace")
+        begun = _FULL.fullmatch(commit_id) and self._commit_path(commit_id).is_file()
+        # What is damaged cannot be told from a published commit, and stays.
+        with contextlib.suppress(IntegrityError):
+            if begun and self.commit(commit_id).parent == self.head() != commit_id:
+                delete_tree(self._commit_path(commit_id))
+        delete_tree(self._pending)
 
     def tag(self, name: str, commit_id: str) -> None:
         """Name a commit for good. Raises UsageError for a name that is unsafe, taken or reads like
@@ -112,7 +128,14 @@ class Repository:
         atomic_write(self.path / "tags" / name, commit_id.encode())
 
     def bury(self, tombstone: Path) -> None:
-        _save(tombstone, Tombstone(uuid=self.uuid, removed=now()))
+        atomic_write(tombstone, encode_sealed(Tombstone(uuid=self.uuid, removed=now())))
+
+    @property
+    def _pending(self) -> Path:
+        return self.path / "pending"
+
+    def _commit_path(self, commit_id: str) -> Path:
+        return self.path / "commits" / f"{commit_id}.json"
 
     def _named(self, kind: str, name: str) -> str | None:
         path = self.path / kind / name
@@ -148,7 +171,7 @@ def open_repository(path: Path) -> Repository | None:
 
 def new_repository(path: Path) -> Repository:
     identity = Identity(uuid=secrets.token_hex(16), created=now())
-    _save(path / "repo.json", identity)
+    atomic_write(path / "repo.json", encode_sealed(identity))
     return Repository(path, identity.uuid)
 
 
@@ -166,14 +189,11 @@ def now() -> str:
 
 def _load(path: Path, kind: type[T]) -> T | None:
     data = read_bytes(path, limit=_LIMIT)
-    if data is None:
-        return None
+    return None if data is None else _decoded(data, kind, path)
+
+
+def _decoded(data: bytes, kind: type[T], path: Path) -> T:
     try:
-        return to_domain(loads_strict(data, name=str(path)), kind, name=str(path))
+        return decode_sealed(data, kind, name=str(path))
     except FormatError as error:
         raise IntegrityError(error.message, hint="restore it from a copy") from error
-
-
-def _save(path: Path, value: object) -> None:
-    text = json.dumps(to_plain(value), indent=1, sort_keys=True, ensure_ascii=False)
-    atomic_write(path, text.encode())

@@ -32,8 +32,8 @@ from adapterhub.hub.files import (
     install,
     is_regular,
     make_folder,
-    sweep_folder,
     sync_folder,
+    workspace,
 )
 from adapterhub.hub.index import MAX_DOCUMENT, matches, summarise
 from adapterhub.hub.locks import write_lock
@@ -48,8 +48,6 @@ from adapterhub.hub.stores.commits import (
     open_repository,
 )
 from adapterhub.plugin.markers import hookimpl
-
-_DAY = 86_400.0
 
 
 @hookimpl
@@ -100,17 +98,13 @@ class DirectoryStore:
             )
         # The slow part needs no lock: nobody sees a copy before it has an object's name.
         sent = outgoing(folder, name=ref.id)
-        sweep_folder(self._root / "tmp", older_than=_DAY)
-        workspace = make_folder(self._root / "tmp" / secrets.token_hex(8))
-        try:
-            copies = {path: workspace / str(index) for index, path in enumerate(sent.files)}
+        with workspace(self._root / "tmp") as work:
+            copies = {path: work / str(index) for index, path in enumerate(sent.files)}
             entries = tuple(_copy(sent.files[path], copies[path], path) for path in sent.files)
             with self._lock(ref):
                 for entry in entries:
                     self._keep(copies[entry.path], entry)
                 return self._commit(ref, entries, message, parent)
-        finally:
-            delete_tree(workspace)
 
     def search(self, query: str, *, base: str | None = None, limit: int = 50) -> list[Summary]:
         found = (self._summary(name) for name in self.names())
@@ -192,6 +186,8 @@ class DirectoryStore:
         self, ref: Ref, files: tuple[FileEntry, ...], message: str, parent: str | None
     ) -> Snapshot:
         repository = open_repository(self._path(ref))
+        if repository is not None:
+            repository.settle()
         head = None if repository is None else repository.head()
         if parent is not None and (head is None or not head.startswith(parent)):
             raise ConflictError(

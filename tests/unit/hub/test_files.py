@@ -124,12 +124,32 @@ def test_whoever_waits_long_is_told_for_whom(tmp_path: Path) -> None:
     assert notes == [f"waiting for process {os.getpid()}, which is at work on user/x"]
 
 
-def test_what_killed_processes_left_is_swept_after_a_day() -> None:
-    old, new = cache_dir() / "tmp" / "old", cache_dir() / "parts" / "new.part"
-    for path in (old / "x", new):
+def test_what_killed_processes_left_is_swept_but_for_what_the_next_pull_can_use() -> None:
+    work, lately, long_ago = (
+        cache_dir() / name for name in ("tmp/dead/x", "parts/new.part", "parts/old.part")
+    )
+    for path in (work, lately, long_ago):
         files.make_folder(path.parent)
         path.write_bytes(b"x")
-    os.utime(old, (time.time() - 90_000,) * 2)
+    os.utime(long_ago, (time.time() - 90_000,) * 2)
     sweep()
-    assert not old.exists()
-    assert new.exists()
+    assert not work.parent.exists()
+    assert not long_ago.exists()
+    assert lately.exists()
+
+
+def test_what_a_living_process_works_in_stays_however_old_it_is(tmp_path: Path) -> None:
+    with files.workspace(tmp_path) as mine:
+        os.utime(mine, (time.time() - 90_000,) * 2)
+        with files.workspace(tmp_path):
+            assert mine.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    left, others = tmp_path / ".a.json.0123abcd.tmp", tmp_path / ".b.json.0123abcd.tmp"
+    left.write_text("half")
+    others.write_text("half")
+    files.atomic_write(tmp_path / "a.json", b"{}")
+    assert not left.exists()
+    assert others.exists()

@@ -45,6 +45,19 @@ def test_the_new_folder_takes_the_place_of_the_old(
     assert [path.name for path in adapter.parent.iterdir()] == [adapter.name]
 
 
+def test_what_a_killed_run_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    out, left = tmp_path / "out", tmp_path / ".out.0123abcd.part"
+    left.mkdir()
+    with staged_folder(out) as living:
+        assert not left.exists()
+        with staged_folder(out) as stage:
+            (stage / "first.json").write_text("{}")
+        assert living.is_dir()
+        out.rename(tmp_path / "elsewhere")
+        (living / "second.json").write_text("{}")
+    assert contents(out) == {"second.json": b"{}"}
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, OSError])
 def test_a_stop_between_the_two_renames_brings_the_old_folder_back(
     adapter: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
