@@ -28,6 +28,7 @@ class Repeating(Ground):
     @promise(tensors=True)
     def test_another_process_makes_and_hears_the_same(self, home: Path, tmp_path: Path) -> None:
         """On one of its bases, since a process takes seconds to start."""
+        import torch
         from safetensors.torch import load_file, save_file
 
         place = self._place()
@@ -40,7 +41,13 @@ class Repeating(Ground):
         answers = heard(base, adapter)
         save_file(adapter.state(), tmp_path / "state.safetensors")
         (tmp_path / "config.json").write_bytes(encode_config(adapter.config))
-        asked = {"method": self.method, "options": dict(self.options), "place": place}
+        asked = {
+            "method": self.method,
+            "options": dict(self.options),
+            "place": place,
+            # Sums are rounded by how they are shared out, which is no business of the method.
+            "threads": torch.get_num_threads(),
+        }
         _in_another_process(json.dumps(asked), str(home), str(tmp_path))
         made = load_file(tmp_path / "made.safetensors")
         found = load_file(tmp_path / "heard.safetensors")["heard"]
@@ -59,9 +66,11 @@ class Repeating(Ground):
 
 def repeat(asked: str, home: str, folder: str) -> None:
     """In the other process: a fresh adapter, and what the stored one in `folder` answers."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     wanted: Mapping[str, Any] = json.loads(asked)
+    torch.set_num_threads(wanted["threads"])
     ground, place = Ground(), Path(folder)
     ground.method, ground.options = wanted["method"], wanted["options"]  # type: ignore[misc]
     family, scheme = wanted["place"]
