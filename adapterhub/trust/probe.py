@@ -125,7 +125,9 @@ def compare(
         strength=strength,
         norm_ratio=norm_ratio,
         module=module,
-        fault=_unbound(probe, bound) or _fault(cosine, strength, norm_ratio, module),
+        fault=_edited(norm_ratio, module)
+        or _unbound(probe, bound)
+        or _elsewhere(cosine, strength),
     )
 
 
@@ -135,7 +137,7 @@ def _unbound(probe: Probe, bound: int | None) -> str:
     return f"{bound} of its tensors reach this base, {probe.bound} of {probe.tensors} did then"
 
 
-def _fault(cosine: float, strength: float, norm_ratio: float, module: str) -> str:
+def _edited(norm_ratio: float, module: str) -> str:
     if norm_ratio == 0 or math.isinf(norm_ratio):
         return f"{module} is in one of them only: layers were added or left out"
     if abs(norm_ratio - 1) > NORM_TOLERANCE:
@@ -143,6 +145,10 @@ def _fault(cosine: float, strength: float, norm_ratio: float, module: str) -> st
             f"what it changes at {module} is {norm_ratio:.3g} times as large: its weights, rank, "
             "alpha or scaling were edited"
         )
+    return ""
+
+
+def _elsewhere(cosine: float, strength: float) -> str:
     if not cosine >= MIN_COSINE:
         return (
             f"its effect points elsewhere (cosine {cosine:.3f}, at least {MIN_COSINE:g} on its "
