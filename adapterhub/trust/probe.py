@@ -125,9 +125,7 @@ def compare(
         strength=strength,
         norm_ratio=norm_ratio,
         module=module,
-        fault=_edited(norm_ratio, module)
-        or _unbound(probe, bound)
-        or _elsewhere(cosine, strength),
+        fault=_edited(norm_ratio, module) or _unbound(probe, bound) or _elsewhere(cosine, strength),
     )
 
 

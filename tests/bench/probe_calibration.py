@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adapterhub.domain.probe import Probe
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.domain.recipe import Recipe
 from adapterhub.hub.folder import AdapterFolder, read_folder
@@ -29,21 +31,30 @@ from adapterhub.trust.norms import module_norms
 from adapterhub.trust.probe import compare, make_probe
 
 State = Mapping[str, Any]
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "lora": {"data": "iso-dates", "learning_rate": 2e-3, "options": {"rank": 8}},
-    "lora 2": {"data": "strict-json", "learning_rate": 2e-3, "options": {"rank": 8}},
-    "lora, 4 steps": {"data": "strict-json", "learning_rate": 1e-3, "steps": 4},
     "ia3": {"data": "iso-dates", "method": "ia3", "learning_rate": 2e-2},
-    "prompt_tuning": {"data": "strict-json", "method": "prompt_tuning", "learning_rate": 3e-2},
+    "prompt_tuning": {"data": "iso-dates", "method": "prompt_tuning", "learning_rate": 3e-2},
+    "lora-json": {"data": "strict-json", "learning_rate": 2e-3, "options": {"rank": 8}},
+    "lora-weak": {"data": "strict-json", "learning_rate": 1e-3, "steps": 4},
 }
-TUNED = {"data": "strict-json", "method": "full", "learning_rate": 2e-5, "steps": 8}
+TUNED: dict[str, Any] = {"data": "iso-dates", "method": "full", "learning_rate": 2e-5, "steps": 6}
 SLOT = "probed"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A trained adapter and its probe."""
+
+    folder: AdapterFolder
+    state: State
+    probe: Probe
+
+
 def adapter(home: Path, base: Base, name: str, settings: Mapping[str, Any]) -> AdapterFolder:
-    folder = home / "adapters" / name.replace(" ", "-").replace(",", "")
+    folder = home / "adapters" / name
     if not folder.is_dir():
-        recipe = Recipe(**{"base": base.spec.name, "steps": 24, **settings})
+        recipe = Recipe(**{"base": base.spec.name, "steps": 24, "batch_size": 2, **settings})
         train_adapter(recipe, folder, base=base)
     return read_folder(folder)
 
@@ -61,19 +72,15 @@ def attached(base: Base, folder: AdapterFolder, config: Mapping[str, Any], state
         engine.rack.detach(SLOT)
 
 
-def replay(base: Base, folder: AdapterFolder, probe: Any, config: Mapping[str, Any], state: State
-           ) -> str:  # fmt: skip
+def replay(base: Base, subject: Subject, config: Mapping[str, Any], state: State) -> str:
+    folder = subject.folder
     with attached(base, folder, config, state) as heard:
         changed = AdapterFolder(folder.path, folder.manifest, config, None)
-        found = compare(probe, heard, module_norms(changed, state))
+        found = compare(subject.probe, heard, module_norms(changed, state))
     assert found is not None
     return f"{found.cosine:6.3f} {found.strength:6.2f} {found.norm_ratio:6.2f} " + (
-        "FAULT" if found.fault else "ok   "
+        "FAULT" if found.fault else "ok"
     )
-
-
-def row(title: str, cells: list[str]) -> None:
-    print(f"{title:<34}" + " | ".join(f"{cell:<27}" for cell in cells), flush=True)
 
 
 # --- bases ------------------------------------------------------------------------------------
@@ -160,49 +167,56 @@ def measure(home: Path) -> None:
         if not base_folder(f"calibrated-{scheme}").is_dir():
             add_base(f"calibrated-{scheme}", source, scheme_by_name(scheme))
     base = load_base(find_base("calibrated-nf4"), device="cpu")
-    folders = {name: adapter(home, base, name, RECIPES[name]) for name in RECIPES}
+    subjects = {}
+    for name, settings in RECIPES.items():
+        subjects[name] = recorded(adapter(home, base, name, settings), base)
+        faults(name, subjects[name], base)
+    for title, change in bases(home):
+        with changed(base, change):
+            everywhere(title, subjects, base)
+    del base
+    for scheme in ("bf16", "int8", "nf4"):
+        other = load_base(find_base(f"calibrated-{scheme}"), device="cpu")
+        everywhere(f"{scheme}, float32", subjects, other)
+        other.model.to(torch.bfloat16)
+        everywhere(f"{scheme}, bfloat16", subjects, other)
+
+
+def recorded(folder: AdapterFolder, base: Base) -> Subject:
+    state = read_state(folder)
+    with attached(base, folder, folder.config or {}, state) as heard:
+        norms = module_norms(folder, state)
+        probe = make_probe(base, heard, adapter="", norms=norms, tensors=1, bound=1)
+        relative = effect_of(heard).relative
+    assert probe is not None
+    print(f"{folder.path.name}: logits change by {relative:.1%}", flush=True)
+    return Subject(folder, state, probe)
+
+
+def faults(name: str, subject: Subject, base: Base) -> None:
+    lora = subject.folder.manifest.method == "lora"
+    for title, change in {**ROUNDINGS, **(FAULTS if lora else {})}.items():
+        config, state = change(dict(subject.folder.config or {}), subject.state)
+        print(f"{title:<30} {name:<14} {replay(base, subject, config, state)}", flush=True)
+
+
+def everywhere(title: str, subjects: Mapping[str, Subject], base: Base) -> None:
+    for name, subject in subjects.items():
+        found = replay(base, subject, subject.folder.config or {}, subject.state)
+        print(f"{title:<30} {name:<14} {found}", flush=True)
+
+
+def bases(home: Path) -> Iterator[tuple[str, Callable[[str, Any], Any]]]:
+    """Bases of the same shape, from nearest to farthest."""
     plain = load_base(find_base("calibrated-bf16"), device="cpu")
     full = read_state(adapter(home, plain, "tuned", TUNED))
     del plain
     difference = {name.removeprefix("base_model.model."): value for name, value in full.items()}
-    states = {name: read_state(folder) for name, folder in folders.items()}
-    probes = {}
-    for name, folder in folders.items():
-        with attached(base, folder, folder.config or {}, states[name]) as heard:
-            norms = module_norms(folder, states[name])
-            probes[name] = make_probe(base, heard, adapter="", norms=norms, tensors=1, bound=1)
-            print(f"{name}: logits change by {effect_of(heard).relative:.1%}", flush=True)
-
-    def everywhere(title: str, on: Base) -> None:
-        row(title, [replay(on, folders[name], probes[name], folders[name].config or {},
-                           states[name]) for name in folders])  # fmt: skip
-
-    row("cosine, strength, worst norm", list(folders))
-    everywhere("nf4, float32", base)
-    for title, change in {**ROUNDINGS, **FAULTS}.items():
-        cells = []
-        for name, folder in folders.items():
-            if title in FAULTS and not name.startswith("lora"):
-                cells.append("")
-                continue
-            config, state = change(dict(folder.config or {}), states[name])
-            cells.append(replay(base, folder, probes[name], config, state))
-        row(title, cells)
-    for share in (0.01, 0.05, 0.1, 0.3):
-        with changed(base, noise(share)):
-            everywhere(f"base + {share:.0%} noise", base)
-    with changed(base, permuted):
-        everywhere("base, rows permuted", base)
-    for times in (1, 10, 50):
-        with changed(base, tuned(difference, times)):
-            everywhere(f"base tuned, difference x{times}", base)
-    del base
-    for scheme in ("bf16", "int8", "nf4"):
-        other = load_base(find_base(f"calibrated-{scheme}"), device="cpu")
-        if scheme != "nf4":
-            everywhere(f"{scheme}, float32", other)
-        other.model.to(torch.bfloat16)
-        everywhere(f"{scheme}, bfloat16", other)
+    for times in (1, 10):
+        yield f"base tuned, difference x{times}", tuned(difference, times)
+    for share in (0.05, 0.1, 0.3):
+        yield f"base + {share:.0%} noise", noise(share)
+    yield "base, rows permuted", permuted
 
 
 def main() -> None:

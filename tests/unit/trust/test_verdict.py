@@ -108,7 +108,9 @@ def test_a_second_look_asks_nothing(base: Base, tmp_path: Path) -> None:
     second.rack.detach(slot_of(member))
 
 
-def test_a_verdict_that_cannot_be_read_is_asked_anew(base: Base, tmp_path: Path, home: Path) -> None:
+def test_a_verdict_that_cannot_be_read_is_asked_anew(
+    base: Base, tmp_path: Path, home: Path
+) -> None:
     folder = store(tmp_path / "a", base, size=0.06)
     engine, member = attached(base, folder)
     before = set((home / "cache" / "verdicts").glob("*.json"))
