@@ -1,4 +1,4 @@
-"""One question, one answer: verdicts are kept, and asked anew when anything they rest on changed."""
+"""Verdicts are kept, and asked anew when anything that they rest on has changed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_an_edited_alpha_fails_and_is_remembered_where_it_is_allowed(
     store(tmp_path / "a", base, size=0.07)
     folder = edit(tmp_path / "a", lora_alpha=800)
     engine, member = attached(base, folder)
-    with pytest.raises(MismatchError, match="acme/a: it does not do what it did.* times as large"):
+    with pytest.raises(MismatchError, match=r"acme/a: it does not do what it did.* times as large"):
         check_members(engine, [member])
     said: list[str] = []
     allowed = check_members(engine, [member], allow={"probe-mismatch"}, say=said.append)
