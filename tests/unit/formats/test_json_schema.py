@@ -15,7 +15,7 @@ from tests.fuzz.targets import TARGETS
 
 FULL = json.loads(TARGETS["manifest"].good[0])
 SMALL = {"schema_version": 1, "method": "lora", "config_version": 1, "base": {"id": "acme/tiny"}}
-KINDS = {
+KINDS: dict[str, Any] = {
     "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None),
     "array": list, "object": dict,
 }  # fmt: skip

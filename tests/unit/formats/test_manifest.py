@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.composition import Composition, PinnedComposition, PinnedTerm, Term
+from adapterhub.domain.evaluation import Message
 from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, PluginRecord, Result
+from adapterhub.domain.probe import Environment, Golden, Position, Probe
 from adapterhub.domain.quantization import Scheme, scheme_by_name
 from adapterhub.errors import FormatError
 from adapterhub.formats.base_spec import decode_base, encode_base
@@ -29,6 +31,41 @@ BASES = st.builds(
     family=st.none() | TEXT,
     fingerprint=st.none() | st.builds(Fingerprint, layout=SHA, sketch=SHA, content=SHA),
     scheme=st.none() | st.sampled_from(["nf4", "int8", "bf16"]).map(scheme_by_name),
+)
+WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+PROBES = st.builds(
+    Probe,
+    prompts=SHA,
+    adapter=SHA,
+    tensors=st.integers(0, 99),
+    bound=st.integers(0, 99),
+    relative=st.floats(0, 9),
+    norms=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=3),
+    positions=st.lists(
+        st.builds(
+            Position,
+            tokens=st.just((1, 20)),
+            without=st.tuples(NUMBER, NUMBER),
+            having=st.tuples(NUMBER, NUMBER),
+        ),
+        max_size=2,
+    ).map(tuple),
+    environment=st.builds(
+        Environment,
+        base=SHA,
+        scheme=st.just(scheme_by_name("nf4")),
+        dtype=TEXT,
+        device=TEXT,
+        torch=TEXT,
+        transformers=TEXT,
+    ),
+)
+SAMPLES = st.builds(
+    Golden,
+    messages=st.lists(
+        st.builds(Message, role=st.sampled_from(["system", "user"]), content=WORDS), max_size=2
+    ).map(tuple),
+    answer=WORDS,
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -48,6 +85,8 @@ MANIFESTS = st.builds(
     ).map(tuple),
     allowed=st.lists(TEXT, max_size=3).map(tuple),
     inferred=st.booleans(),
+    probe=st.none() | PROBES,
+    golden=st.lists(SAMPLES, max_size=2).map(tuple),
 )  # fmt: skip
 WEIGHT = st.floats(-1e3, 1e3).filter(bool)
 COMPOSITIONS = st.builds(

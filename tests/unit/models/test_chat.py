@@ -22,6 +22,12 @@ STRICT = (
     "{% if messages[0]['role'] == 'system' %}"
     "{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
 )
+# As some templates do: a system turn is skipped without a word.
+DROPPING = (
+    "{% for m in messages %}{% if m['role'] != 'system' %}<|{{ m['role'] }}|>\n"
+    "{{ m['content'] }}<|end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 # As Qwen3's: what was thought before the last answer is dropped from earlier turns.
 REWRITING = (
     "{% for m in messages %}<|{{ m['role'] }}|>"
@@ -94,6 +100,18 @@ def test_a_system_message_comes_first(tmp_path: Path) -> None:
     made = chat(tmp_path)
     text = made.prompt_text((Message(role="system", content="Be brief."), *QUESTION))
     assert text.startswith("<|system|>\nBe brief.<|end|>\n<|user|>\n")
+
+
+def test_a_template_that_drops_a_system_message_is_found_out(tmp_path: Path) -> None:
+    assert chat(tmp_path / "a", template=DROPPING).drops_system
+    assert not chat(tmp_path / "b").drops_system
+    assert not chat(tmp_path / "c", template=None).drops_system
+    assert not chat(tmp_path / "d", template=STRICT).drops_system  # it refuses, which is loud
+    assert (
+        chat(tmp_path / "a", template=DROPPING)
+        .dropping("tiny")
+        .startswith("the chat template of tiny leaves system messages out")
+    )
 
 
 def test_what_a_template_refuses_is_a_fault_of_the_data(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,32 @@ def test_the_manifest_says_what_the_run_was(nf4: Base, rows: Path, tmp_path: Pat
 # peft asks transformers in words that the newest transformers deprecates.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+def test_a_run_records_what_its_adapter_does(nf4: Base, rows: Path, tmp_path: Path) -> None:
+    trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
+    probe = trained.manifest.probe
+    assert probe is not None
+    assert read_folder(tmp_path / "out").manifest == trained.manifest
+    assert (probe.bound, probe.relative > 0) == (probe.tensors, True)
+    assert probe.environment.scheme == nf4.spec.scheme
+    assert len((tmp_path / "out" / "adapterhub.json").read_bytes()) < 100_000
+
+
+def test_golden_samples_are_of_rows_that_were_not_trained_on(
+    nf4: Base, rows: Path, tmp_path: Path
+) -> None:
+    trained_on = [json.loads(line) for line in rows.read_text().splitlines()]
+    new = {"prompt": "a row of its own", "completion": "yes"}
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(json.dumps(row) + "\n" for row in [*trained_on, new]))
+    recipe = recipe_for(rows, eval_data=str(others), eval_every=4)
+    (sample,) = train_adapter(recipe, tmp_path / "out", base=nf4, golden=1).manifest.golden
+    assert sample.messages[-1].content == "a row of its own"
+    for count, asked, fact in ((2, recipe, "1 of "), (1, recipe_for(rows), "never taken from")):
+        with pytest.raises(UsageError, match=fact):
+            train_adapter(asked, tmp_path / "more", base=nf4, golden=count)
+    assert not (tmp_path / "more").exists()
+
+
 def test_plain_peft_loads_it_and_says_the_same(
     family: str, home: Path, rows: Path, tmp_path: Path
 ) -> None:
