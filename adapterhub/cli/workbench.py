@@ -66,9 +66,9 @@ def choose_base(
 
 def check_made_for(
     name: str, record: BaseRecord, spec: BaseSpec, out: Output, *, allow: frozenset[str]
-) -> None:
-    """Raises MismatchError when an adapter records another base than `spec`; says aloud what
-    differs without making it another base, such as the precision."""
+) -> tuple[str, ...]:
+    """What had to be allowed. Raises MismatchError when an adapter records another base than
+    `spec`; says aloud what differs without making it another base, such as the precision."""
     found = match_base(record, spec)
     if not found.fits and WRONG_BASE not in allow:
         raise MismatchError(
@@ -80,6 +80,7 @@ def check_made_for(
     for difference in (found.reason, *found.differences):
         if difference:
             out.say(f"note: {name}: {difference}")
+    return () if found.fits else (WRONG_BASE,)
 
 
 def say_what_is_lost(

@@ -5,6 +5,7 @@ Attaches the bytes that were stored, so that what was saved wrongly is noticed w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,12 +67,23 @@ def record_probe(
         )
     manifest = replace(folder.manifest, probe=probe, golden=samples)
     card = path / CARD_FILE
-    ours = not card.is_file() or card.read_text(encoding="utf-8") == render_card(
-        folder.manifest, name=name
-    )
+    title = _title(card, folder.manifest) if card.is_file() else name
     atomic_write(path / MANIFEST_FILE, encode_manifest(manifest))
-    if ours:
-        atomic_write(card, render_card(manifest, name=name).encode())
+    if title is not None:
+        atomic_write(card, render_card(manifest, name=title).encode())
     elif samples:
         say(f"note: {CARD_FILE} is not ours and stays as it is, without the golden samples")
     return manifest
+
+
+def _title(card: Path, manifest: Manifest) -> str | None:
+    """The name in a card that we rendered of this manifest; None for one that somebody wrote.
+
+    A manifest that was read has its recipe in another order, so lines are compared in none.
+    """
+    text = card.read_bytes().decode(errors="replace")
+    found = re.search(r"^# (.+)$", text, re.MULTILINE)
+    if found is None:
+        return None
+    ours = render_card(manifest, name=found[1])
+    return found[1] if sorted(text.splitlines()) == sorted(ours.splitlines()) else None

@@ -47,7 +47,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     bare = place / "bare"
     bare.mkdir()
     for path in (place / "trained").iterdir():
-        (bare / path.name).write_bytes(path.read_bytes())
+        if path.name != "README.md":
+            (bare / path.name).write_bytes(path.read_bytes())
     edit(bare, probe=None, golden=[])
     return run
 

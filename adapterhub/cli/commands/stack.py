@@ -104,7 +104,8 @@ def stack(
         allow=allowed,
     )
     if base_name is not None:
-        _check_base(members, base_name, say, allow=allowed)
+        noted = _check_base(members, base_name, say, allow=allowed)
+        plan = replace(plan, allowed=tuple(sorted({*plan.allowed, *noted})))
     if dry_run:
         _rehearse(members, plan, say)
         return
@@ -162,13 +163,17 @@ def _weights(text: str | None, count: int) -> list[float]:
 
 def _check_base(
     members: Sequence[Member], base_name: str, out: Output, *, allow: frozenset[str]
-) -> None:
+) -> set[str]:
+    """What had to be allowed of a member's own base."""
     from adapterhub.cli.workbench import check_made_for
     from adapterhub.models.bases import find_base
 
     spec = find_base(base_name)
-    for member in members:
-        check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
+    return {
+        code
+        for member in members
+        for code in check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
+    }
 
 
 def _replayed(

@@ -112,6 +112,7 @@ def test_golden_samples_are_of_rows_that_were_not_trained_on(
     recipe = recipe_for(rows, eval_data=str(others), eval_every=4)
     (sample,) = train_adapter(recipe, tmp_path / "out", base=nf4, golden=1).manifest.golden
     assert sample.messages[-1].content == "a row of its own"
+    assert "## Golden samples" in (tmp_path / "out" / "README.md").read_text()
     for count, asked, fact in ((2, recipe, "1 of "), (1, recipe_for(rows), "never taken from")):
         with pytest.raises(UsageError, match=fact):
             train_adapter(asked, tmp_path / "more", base=nf4, golden=count)
