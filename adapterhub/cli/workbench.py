@@ -73,8 +73,8 @@ def check_made_for(
         raise MismatchError(
             f"{name} was made for {base_text(record)}, but {spec.name} is "
             f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"add its own base: adapterhub base add NAME {record.id}; or go on with "
-            f"--allow {WRONG_BASE}",
+            hint=f"{found.hint or f'add its own base: adapterhub base add NAME {record.id}'}; "
+            f"or go on with --allow {WRONG_BASE}",
         )
     for difference in (found.reason, *found.differences):
         if difference:
