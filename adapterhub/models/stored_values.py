@@ -19,6 +19,8 @@ _STATE = ".quant_state.bitsandbytes__"
 # Half a unit in the last place, relative: what rounding to a type may have moved a value by.
 ROUNDING = {"F64": 0.0, "F32": 0.0, "F16": 2.0**-11, "BF16": 2.0**-8}
 _SUBNORMAL = {"F16": 2.0**-25}
+_CONV1D_FAMILIES = ("gpt2", "openai-gpt")
+_CONV1D_LAYERS = ("c_attn", "c_proj", "c_fc")
 # A quantizer's input was float16 or bfloat16 or float32, whatever its authors had.
 _INPUT_ROUNDING = ROUNDING["BF16"]
 
@@ -48,7 +50,8 @@ class _Packed:
 def matrix_shape(weights: Weights, name: str) -> tuple[int, ...]:
     """(out, in) of a weight, packed or not."""
     packed = _packed(weights, name)
-    return packed.shape if packed else weights.places[name].info.shape
+    shape = weights.places[name].info.shape
+    return packed.shape if packed else shape[::-1] if _transposed(weights, name) else shape
 
 
 def read_rows(weights: Weights, name: str, rows: Sequence[int]) -> Interval:
@@ -61,8 +64,15 @@ def read_rows(weights: Weights, name: str, rows: Sequence[int]) -> Interval:
         parts = _four_bits(weights, name, packed, rows)
     elif info.dtype == "I8" and _beside(name, "SCB") in weights.places:
         parts = [_int8(weights, name, row) for row in rows]
+    elif info.dtype in DTYPES and _transposed(weights, name):
+        matrix = _tensor(weights, name).reshape(info.shape)
+        parts = [_rounded(matrix[:, row], info.dtype) for row in rows]
     elif info.dtype in DTYPES:
-        parts = [_floats(weights, name, row) for row in rows]
+        width = info.shape[1]
+        parts = [
+            _rounded(_tensor(weights, name, row * width, (row + 1) * width), info.dtype)
+            for row in rows
+        ]
     else:
         raise CapabilityError(
             f"{name[:200]} of {weights.files.name} is stored as {info.dtype}, which is not "
@@ -89,11 +99,16 @@ def _tensor(weights: Weights, name: str, start: int = 0, end: int | None = None)
     return found if info.dtype == "U8" else found.to(torch.float64)
 
 
-def _floats(weights: Weights, name: str, row: int) -> tuple[Any, ...]:
-    info = weights.places[name].info
-    width = info.shape[1]
-    value = _tensor(weights, name, row * width, (row + 1) * width)
-    slack = value.abs() * ROUNDING[info.dtype] + _SUBNORMAL.get(info.dtype, 0.0)
+def _transposed(weights: Weights, name: str) -> bool:
+    """Whether a float weight is stored (in, out), as transformers' Conv1D does, and a quantized one
+    of the same layer is not."""
+    conv1d = weights.config.get("model_type") in _CONV1D_FAMILIES
+    plain = weights.places[name].info.dtype in DTYPES
+    return conv1d and plain and name.split(".")[-2] in _CONV1D_LAYERS
+
+
+def _rounded(value: Any, dtype: str) -> tuple[Any, ...]:
+    slack = value.abs() * ROUNDING[dtype] + _SUBNORMAL.get(dtype, 0.0)
     return value, value - slack, value + slack, slack
 
 
