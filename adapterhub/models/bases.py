@@ -150,7 +150,7 @@ def add_base(
 
 def remember_copy(base: BaseSpec, copy: Alias) -> BaseSpec:
     """From now on an adapter made for `copy` is one for this base. Returns the base as kept."""
-    if copy.id.casefold() == base.id.casefold() or copy in base.aliases:
+    if copy.id.casefold() in (base.id.casefold(), base.source.casefold()) or copy in base.aliases:
         return base
     others = tuple(known for known in base.aliases if known.id.casefold() != copy.id.casefold())
     kept = replace(base, aliases=(*others, copy))

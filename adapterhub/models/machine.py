@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from adapterhub.domain.health import Check
+from adapterhub.domain.health import Check, State
 from adapterhub.models.memory import available_bytes
 from adapterhub.models.quiet import quiet
 
@@ -69,7 +69,7 @@ def _version(name: str, wanted: Any, *, optional: bool) -> Check:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        state = "absent" if optional else "broken"
+        state: State = "absent" if optional else "broken"
         return Check(name=name, state=state, found="not installed", hint=hint)
     if not wanted.contains(version, prereleases=True):
         found = f"{version}, which is not {wanted}"
@@ -79,7 +79,7 @@ def _version(name: str, wanted: Any, *, optional: bool) -> Check:
 
 def _imported(name: str) -> Any:
     """The module, or the check that says why there is none."""
-    if importlib.util.find_spec(name) is None:
+    if not _installed(name):
         found = "none of what needs a model works; pull, push, search, show and verify do"
         return Check(name="models", state="absent", found=found, hint=EXTRA)
     try:
@@ -88,6 +88,13 @@ def _imported(name: str) -> Any:
     except _BROKEN as error:
         found = f"{name} is installed and cannot be imported: {_line(error)}"
         return Check(name="models", state="broken", found=found, hint=f"pip install -U {name}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _line(error: BaseException) -> str:
@@ -105,9 +112,7 @@ def _device(torch: Any) -> Check:
         free, total = torch.cuda.mem_get_info()
         name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     except _BROKEN as error:
-        hint = (
-            "install the torch that was built for this driver; CUDA_VISIBLE_DEVICES= goes without"
-        )
+        hint = "install a torch built for this driver, or go without: CUDA_VISIBLE_DEVICES="
         return Check(name="device", state="broken", found=f"CUDA: {_line(error)}", hint=hint)
     found = (
         f"{name} (compute capability {capability[0]}.{capability[1]}), "
@@ -118,7 +123,7 @@ def _device(torch: Any) -> Check:
 
 def _four_bits(torch: Any, device: str) -> Check:
     """Quantize a small matrix, multiply by it, and compare with the dense product."""
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not _installed("bitsandbytes"):
         return Check(
             name="4 bits", state="absent", found="bitsandbytes is not installed", hint=EXTRA
         )
@@ -129,7 +134,7 @@ def _four_bits(torch: Any, device: str) -> Check:
             weight = (
                 torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64).to(torch.bfloat16)
             )
-            x = torch.ones(2, 64, device=device, dtype=torch.bfloat16)
+            x = weight[:2]
             packed, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
             dense = bnb.dequantize_4bit(packed, state)
             product = importlib.import_module("bitsandbytes").matmul_4bit(x, packed.t(), state)
@@ -147,9 +152,9 @@ def _four_bits(torch: Any, device: str) -> Check:
 
 
 def _triton(device: str) -> Check:
-    if importlib.util.find_spec("triton") is not None:
+    if _installed("triton"):
         return Check(name="triton", state="ok", found=metadata.version("triton"))
-    state = "note" if device == "cuda" else "absent"
+    state: State = "note" if device == "cuda" else "absent"
     return Check(name="triton", state=state, found="not installed; only GPU kernels need it")
 
 

@@ -41,37 +41,36 @@ def doctor(*, network: bool, as_json: bool) -> None:
         ("", "what", "found"),
         [(_MARKS[check.state], check.name, check.found) for check in checks],
     )
-    hints = dict.fromkeys(c.hint for c in checks if c.hint and c.state in ("note", "absent"))
-    for hint in hints:
-        out.say(f"hint: {hint}")
+    for check in checks:
+        if check.hint and check.state != "broken":
+            out.say(f"{check.name}: {check.hint}")
     if broken:
         names = ", ".join(check.name for check in broken)
         raise AdapterhubError(f"broken on this machine: {names}", hint=broken[0].hint)
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Check(
-        name="python", state="ok", found=f"{found}; adapterhub {__version__}, {sys.prefix}"
-    )
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    found = f"{system}; adapterhub {__version__} in {sys.prefix}"
+    return Check(name="python", state="ok", found=found)
 
 
 def _plugins() -> Iterator[Check]:
+    """A stranger's plugin that is broken, or whose names are taken, leaves all else working."""
     found = catalog()
-    bad = 0
+    working = 0
     for admission in found.admissions:
         problem = admission.problem or "; ".join(found.refused(admission.origin))
         if not problem:
+            working += not admission.disabled
             continue
-        bad += 1
-        # A stranger's plugin that is broken leaves all else working.
+        needed = admission.problem and admission.origin.distribution == _OURS
         yield Check(
             name=f"plugin {admission.origin.plugin}",
-            state="broken" if admission.origin.distribution == _OURS else "note",
+            state="broken" if needed else "note",
             found=f"broken: {problem}",
             hint=f"pip install -U {admission.origin.distribution}, or uninstall it",
         )
-    working = len(found.admissions) - bad
     yield Check(name="plugins", state="ok", found=f"{working} work")
 
 
@@ -82,8 +81,12 @@ def _bases() -> Iterator[Check]:
         hint = f"adapterhub base rm {name}"
         yield Check(name=f"base {name}", state="note", found=error.message, hint=hint)
     names = ", ".join(base.name for base in list_bases())
-    hint = None if names else "adapterhub base add NAME SOURCE"
-    yield Check(name="bases", state="ok" if names else "note", found=names or "none", hint=hint)
+    if names:
+        yield Check(name="bases", state="ok", found=names)
+    else:
+        yield Check(
+            name="bases", state="note", found="none", hint="adapterhub base add NAME SOURCE"
+        )
 
 
 def _unasked() -> Check:
