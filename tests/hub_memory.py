@@ -64,6 +64,7 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    sent: list[tuple[str, int]] = field(default_factory=list)
     guard: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
 
@@ -78,6 +79,10 @@ class Hub:
             commit = hashlib.sha1(seed + b"".join(files.values())).hexdigest()
             repo.commits.append((commit, dict(files)))
             return commit
+
+    def bytes_of(self, path: str) -> int:
+        """How many bytes of bodies were answered for paths that hold `path`."""
+        return sum(count for asked, count in self.sent if path in asked)
 
     def downloads(self, path: str = "/resolve/") -> list[Request]:
         return [r for r in self.requests if r.method == "GET" and path in r.path]

@@ -235,13 +235,15 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "short":
             data = data[: len(data) // 2]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_blob(data)}"', "Accept-Ranges": "bytes"}
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        if start and kind != "ignore_range":
+        asked = self.headers.get("Range")
+        if asked and kind != "ignore_range":
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last or len(data)), len(data) - 1)
             if start >= len(data):
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self._send(206, data[start:], headers, fault)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            self._send(206, data[start : end + 1], headers, fault)
         else:
             self._send(200, data, headers, fault)
 
@@ -264,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        with self.memory.guard:
+            self.memory.sent.append((self.path, len(data)))
         if fault is not None and fault.kind == "drop":
             self.wfile.write(data[: fault.value])
             self.close_connection = True

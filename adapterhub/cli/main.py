@@ -43,6 +43,7 @@ COMMANDS = {
     "remote": (f"{_AT}.remote:remote", "Name the places adapters come from."),
     "methods": (f"{_AT}.methods:methods", "List methods, trainers, strategies and tasks."),
     "plugins": (f"{_AT}.plugins:plugins", "List installed plugins; write one, or check one."),
+    "doctor": (f"{_AT}.doctor:doctor", "Say what works on this machine."),
     "demo": (f"{_AT}.demo:demo", "See all of it at work on a real 4-bit model."),
 }
 

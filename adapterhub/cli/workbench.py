@@ -71,11 +71,11 @@ def check_made_for(
     `spec`; says aloud what differs without making it another base, such as the precision."""
     found = match_base(record, spec)
     if not found.fits and WRONG_BASE not in allow:
+        add = f"add its own base: adapterhub base add NAME {source_of(record)}"
         raise MismatchError(
             f"{name} was made for {base_text(record)}, but {spec.name} is "
             f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"add its own base: adapterhub base add NAME {source_of(record)}; or go on with "
-            f"--allow {WRONG_BASE}",
+            hint=f"{found.hint or add}; or go on with --allow {WRONG_BASE}",
         )
     for difference in (found.reason, *found.differences):
         if difference:

@@ -49,13 +49,15 @@ def check_base(
     """
     allowed: tuple[str, ...] = ()
     for one, other in combinations(outlines, 2):
-        if match_records(one.base, other.base).fits:
+        found = match_records(one.base, other.base)
+        if found.fits:
             continue
         if DIFFERENT_BASE not in allow:
             raise MismatchError(
                 f"{one.ref} was made for {_named(one.base)}, but {other.ref} for "
-                f"{_named(other.base)}",
-                hint="stack adapters of one base; if these are the same weights under two names, "
+                f"{_named(other.base)}, {found.reason}",
+                hint=found.hint
+                or "stack adapters of one base; if these are the same weights under two names, "
                 f"say so with --allow {DIFFERENT_BASE}",
             )
         allowed = (DIFFERENT_BASE,)

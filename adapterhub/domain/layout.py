@@ -1,97 +1,109 @@
-"""Which modules a file's tensors belong to, and whether those are the ones a config names.
+"""The tensors of a base in one canonical form: split, and without wrappers round the names.
 
-Reads names and shapes; without a base it can tell what is missing, and not how wide a layer is.
+Names and shapes only, so that two files of one model can be held against each other though one
+stores a layer fused and the other its parts. It has never seen a weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from adapterhub.domain.digest import digest_of
 from adapterhub.domain.targets import FAMILIES
-from adapterhub.errors import MismatchError
 
-_HINT = "the file was cut or its config edited; pull it again or ask its author"
+FUSED, SPLIT, PLAIN = "fused", "split", "plain"
+# Rows of q, k and v, one below the other, and rows of gate and up: the layouts that fuse by rows.
+_PARTS = {
+    leaf: parts
+    for family in FAMILIES.values()
+    for leaf, parts in family.fused
+    if parts[0].endswith("_proj")
+}
+_ATTENTION = "qkv_proj"
+_WRAPPERS = re.compile(r"^(?:(?:language_model|model|transformer)\.)+")
+# What a wrapper of another modality adds to every module's name, in its two usual spellings.
+_WRAPPED = re.compile(r"^(?:model\.)?language_model\.")
+# Computed, not learnt; some versions of transformers stored them.
+_BUFFERS = re.compile(r"\.rotary_emb\.inv_freq$|\.attn\.(?:masked_)?bias$")
 
 
-def stored_modules(
-    method: str, tensors: Mapping[str, Any], parts: Collection[str], *, prefix: str = ""
-) -> dict[str, dict[str, Any]]:
-    """Module -> part -> tensor, for tensors called `<prefix><module>.<part>`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heads:
+    """Attention heads of a model, in rows of a projection: q has `query` x `width` of them, k and
+    v `key_value` x `width` each."""
 
-    Raises MismatchError for a tensor that is none of the parts, and for no tensors at all.
+    query: int
+    key_value: int
+    width: int
+
+
+def canonical_names(name: str) -> tuple[str, ...]:
+    """What a stored tensor holds, in the order of its rows; more than one where it is fused.
+
+    `model.language_model.layers.0.self_attn.qkv_proj.weight` holds
+    `layers.0.self_attn.q_proj.weight`, `...k_proj.weight` and `...v_proj.weight`.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name, tensor in sorted(tensors.items()):
-        part = next((part for part in parts if name.endswith(f".{part}")), None)
-        if part is None or not name.startswith(prefix):
-            raise MismatchError(
-                f"the tensor {name!r} is no part of {method}",
-                hint=f"one has {', '.join(parts)}; save it again",
-            )
-        found.setdefault(name[len(prefix) : -len(part) - 1], {})[part] = tensor
-    if not found:
-        raise MismatchError(f"the file of this {method} adapter holds no tensors", hint=_HINT)
-    return found
+    bare = _WRAPPERS.sub("", name)
+    stem, dot, kind = bare.rpartition(".")
+    path, _, leaf = stem.rpartition(".")
+    parts = _PARTS.get(leaf)
+    if not dot or parts is None:
+        return (bare,)
+    return tuple(f"{path}.{part}.{kind}" for part in parts)
 
 
-def check_parts(modules: Mapping[str, Mapping[str, Any]], parts: Collection[str]) -> None:
-    """Raises MismatchError for a module that lacks a part."""
-    for module, found in modules.items():
-        missing = next((part for part in parts if part not in found), None)
-        if missing:
-            raise MismatchError(f"{module} has no {missing}", hint=_HINT)
+def part_rows(name: str, rows: int, heads: Heads | None) -> tuple[int, ...] | None:
+    """How the rows of a stored tensor divide among its `canonical_names`; None where its heads are
+    not known or do not fill it."""
+    count = len(canonical_names(name))
+    if count == 1:
+        return (rows,)
+    if f".{_ATTENTION}." not in f".{name}":
+        return (rows // count,) * count if rows % count == 0 else None
+    if heads is None:
+        return None
+    query, key_value = heads.query * heads.width, heads.key_value * heads.width
+    return (query, key_value, key_value) if query + 2 * key_value == rows else None
 
 
-def check_targets(modules: Iterable[str], targets: Collection[str]) -> None:
-    """Raises MismatchError for a module that no target names, by its end, and for a target that
-    names none."""
-    names = list(modules)
-    for name in names:
-        if not is_named(name, targets):
-            raise MismatchError(
-                f"the file has tensors for {name}, which its config does not name", hint=_HINT
-            )
-    for target in targets:
-        if not any(is_named(name, [target]) for name in names):
-            raise MismatchError(
-                f"the file has no tensors for {target!r}, which its config names", hint=_HINT
-            )
+def canonical_digest(
+    shapes: Mapping[str, tuple[int, ...]], heads: Heads | None, *, tied: bool
+) -> str | None:
+    """sha256 over the sorted canonical (name, shape); None where a fused tensor cannot be divided.
 
-
-def check_blocks(
-    modules: Iterable[str], *, family: str | None, layers: Collection[int] | None = None
-) -> None:
-    """Raises MismatchError for a block that lacks a module which another has, or is not there.
-
-    `layers` are the blocks that the config names, None for all of them. Blocks of a family that is
-    not known may differ, so nothing is said of them.
+    A head that is `tied` to the embedding is left out: some files repeat it, some do not.
     """
-    if family not in FAMILIES:
-        return
-    kinds: dict[str, set[int]] = {}
-    for name in modules:
-        kind, block = _kind(name)
-        if block is not None:
-            kinds.setdefault(kind, set()).add(block)
-    there = {block for blocks in kinds.values() for block in blocks}
-    wanted = set(range(max(there, default=-1) + 1)) if layers is None else set(layers)
-    for kind, blocks in kinds.items():
-        odd = sorted(wanted ^ blocks)
-        if odd:
-            fact = "has no tensors" if odd[0] in wanted else "has tensors that no config asks for,"
-            raise MismatchError(f"the file {fact} for {kind.format(odd[0])}", hint=_HINT)
+    rows: list[tuple[str, list[int]]] = []
+    for name, shape in shapes.items():
+        if _BUFFERS.search(name) or (tied and name.endswith("lm_head.weight")):
+            continue
+        names = canonical_names(name)
+        if len(names) == 1:
+            rows.append((names[0], list(shape)))
+            continue
+        divided = part_rows(name, shape[0], heads) if shape else None
+        if divided is None:
+            return None
+        rows += [(n, [part, *shape[1:]]) for n, part in zip(names, divided, strict=True)]
+    return digest_of(sorted([name, shape] for name, shape in rows))
 
 
-def is_named(name: str, targets: Iterable[str]) -> bool:
-    """PEFT's rule: a target is the whole name of a module, or its end behind a dot."""
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+def arrangement(names: Iterable[str]) -> str:
+    """How a base's layers are laid out, as an adapter's module names must follow it: `fused`,
+    `split` or, where nothing can be fused, `plain`; wrapped ones say so."""
+    found = list(names)
+    leaves = {part for name in found for part in name.split(".")}
+    form = PLAIN
+    if leaves & set(_PARTS):
+        form = FUSED
+    elif leaves & {part for parts in _PARTS.values() for part in parts}:
+        form = SPLIT
+    wrapped = any(_WRAPPED.match(name) for name in found)
+    return f"{form} in language_model" if wrapped else form
 
 
-def _kind(name: str) -> tuple[str, int | None]:
-    """`model.layers.{}.mlp` and the number of the block; None outside of them."""
-    parts = name.split(".")
-    at = next((i for i, part in enumerate(parts) if part.isascii() and part.isdigit()), None)
-    if at is None:
-        return name, None
-    return ".".join([*parts[:at], "{}", *parts[at + 1 :]]), int(parts[at])
+def form_of(arranged: str) -> str:
+    """`fused`, `split` or `plain`, without what wraps it."""
+    return arranged.partition(" ")[0]

@@ -6,10 +6,11 @@ Compares what two sides say of a base; it has never seen a weight.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from adapterhub.domain.base import BaseSpec, same_base
+from adapterhub.domain.base import Alias, BaseSpec, Fingerprint, Verdict, same_base
+from adapterhub.domain.layout import FUSED, SPLIT, form_of
 from adapterhub.domain.manifest import BaseRecord
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -20,12 +21,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseMatch:
     """`fits` is what to act on, `verdict` what is known: equal bytes (same), equal norms
-    (probable), only a name (by name) or another base. `differences` do not make it another base,
-    but change what an adapter says: precision, tokenizer, chat template."""
+    (probable, or convertible where the layers are laid out otherwise), only the shapes (same
+    layout), only a name (by name) or another base. `hint` is the next move, where the verdict knows
+    one. `differences` do not make it another base, but change what an adapter says: precision,
+    tokenizer, chat template."""
 
-    verdict: Literal["same", "probable", "by name", "other"]
+    verdict: Verdict | Literal["by name"]
     fits: bool
     reason: str = ""
+    hint: str | None = None
     differences: tuple[str, ...] = ()
 
 
@@ -42,6 +46,11 @@ def record_of(base: BaseSpec) -> BaseRecord:
 
 def match_base(made_for: BaseRecord, base: BaseSpec) -> BaseMatch:
     """Judge a base on this machine, which may also be known by its source or its name here."""
+    alias = next((alias for alias in base.aliases if _is_alias(made_for, alias)), None)
+    if alias is not None:
+        if made_for.fingerprint is None and _laid_out_otherwise(alias, base.fingerprint):
+            return _convertible(alias.arrangement, base.fingerprint.arrangement)
+        made_for = replace(made_for, id=base.id, revision=base.revision)
     also = frozenset({base.source.casefold(), base.name.casefold()})
     return match_records(made_for, record_of(base), also=also)
 
@@ -62,11 +71,43 @@ def match_records(
         reason = "another revision" if named_alike else "and nothing shows that they are one"
         return BaseMatch(verdict="other", fits=False, reason=reason)
     verdict = same_base(one.fingerprint, other.fingerprint)
-    if verdict == "other":
-        return BaseMatch(verdict=verdict, fits=False, reason="and its weights are others")
-    fits = verdict == "same" or (named_alike and not commits_differ)
-    reason = "" if fits else "whose norms are equal, as a fine-tune's may be"
-    return BaseMatch(verdict=verdict, fits=fits, reason=reason, differences=differences)
+    if verdict == "same" or (verdict == "probable" and named_alike and not commits_differ):
+        return BaseMatch(verdict=verdict, fits=True, differences=differences)
+    if verdict == "convertible":
+        return _convertible(one.fingerprint.arrangement, other.fingerprint.arrangement, differences)
+    return BaseMatch(verdict=verdict, fits=False, reason=_REASONS[verdict], differences=differences)
+
+
+_REASONS: dict[str, str] = {
+    "probable": "whose norms are equal, as a fine-tune's may be",
+    "same layout": "which has the same shape and other weights",
+    "other": "and its weights are others",
+}
+
+
+def _convertible(
+    there: str | None, here: str | None, differences: tuple[str, ...] = ()
+) -> BaseMatch:
+    """An adapter for layers laid out as `there` must take the layout of the base that is `here`."""
+    form = form_of(here or "")
+    convert = form in (FUSED, SPLIT) and form != form_of(there or "")
+    return BaseMatch(
+        verdict="convertible",
+        fits=False,
+        reason=f"which probably is the same base with its layers {here} instead of {there}",
+        hint=f"convert it: adapterhub convert ADAPTER --layout {form}" if convert else None,
+        differences=differences,
+    )
+
+
+def _is_alias(record: BaseRecord, alias: Alias) -> bool:
+    same = record.id.casefold() == alias.id.casefold()
+    return same and not _other_commit(record.revision, alias.revision)
+
+
+def _laid_out_otherwise(alias: Alias, print_: Fingerprint) -> bool:
+    known = alias.arrangement is not None and print_.arrangement is not None
+    return known and alias.arrangement != print_.arrangement
 
 
 def base_text(record: BaseRecord) -> str:

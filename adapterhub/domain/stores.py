@@ -52,8 +52,11 @@ class Store(Protocol):
     def resolve(self, ref: Ref) -> Snapshot:
         """Raises NotFoundError, UnknownRevisionError, UnreachableError or DeniedError."""
 
-    def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a file from `offset` on, in chunks. Nothing here verifies them."""
+    def read(
+        self, snapshot: Snapshot, path: str, *, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        """The bytes of a file from `offset` on, at most `length` of them, in chunks. Nothing here
+        verifies them."""
 
     def publish(
         self, ref: Ref, folder: Path, *, message: str, parent: str | None, private: bool = False

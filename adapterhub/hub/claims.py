@@ -101,7 +101,7 @@ def base_problems(
             "wrong-base",
             f"it was made for {base_text(recorded)}, this base is "
             f"{base_text(record_of(given))}, {found.reason}",
-            f"use its own base: {recorded.id}",
+            found.hint or f"use its own base: {recorded.id}",
         )
 
 

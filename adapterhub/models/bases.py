@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.base import Alias, BaseSpec
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.match import base_text, match_base, record_of, source_of
 from adapterhub.domain.quantization import Scheme
@@ -94,19 +95,35 @@ def base_for(record: BaseRecord) -> BaseSpec:
     alike = [
         (found, base)
         for found, base in judged
-        if found.verdict == "probable" or base.id.casefold() == record.id.casefold()
+        if found.verdict in ("probable", "convertible")
+        or base.id.casefold() == record.id.casefold()
     ]
     if alike:
         found, base = alike[0]
         raise MismatchError(
             f"the adapter was made for {base_text(record)}; {base.name} is "
             f"{base_text(record_of(base))}, {found.reason}",
-            hint=f"add the right one: adapterhub base add NAME {source_of(record)}",
+            hint=found.hint or f"add the right one: adapterhub base add NAME {source_of(record)}",
         )
     raise NotFoundError(
         f"the adapter's base, {record.id}, is not on this machine",
-        hint=f"add it: adapterhub base add NAME {source_of(record)}, or name another with --base",
+        hint=_missing_hint(record, [base for _, base in judged]),
     )
+
+
+def _missing_hint(record: BaseRecord, here: list[BaseSpec]) -> str:
+    """A base of an equal name but for its owner and ending is worth a look: it may be a copy."""
+    add = f"add it: adapterhub base add NAME {source_of(record)}, or name another with --base"
+    kin = [base for base in here if _stem(base.id) and _stem(base.id) in record.id.casefold()]
+    if not kin:
+        return add
+    return (
+        f"if {kin[0].name} is the same model: adapterhub base match {source_of(record)}; else {add}"
+    )
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].casefold()
 
 
 def _nearest_scheme(bases: list[BaseSpec], scheme: Scheme | None) -> BaseSpec:
@@ -131,6 +148,16 @@ def add_base(
         )
     with staged_folder(target) as work:
         return _store(name, source, scheme, work, say=say)
+
+
+def remember_copy(base: BaseSpec, copy: Alias) -> BaseSpec:
+    """From now on an adapter made for `copy` is one for this base. Returns the base as kept."""
+    if copy.id.casefold() in (base.id.casefold(), base.source.casefold()) or copy in base.aliases:
+        return base
+    others = tuple(known for known in base.aliases if known.id.casefold() != copy.id.casefold())
+    kept = replace(base, aliases=(*others, copy))
+    atomic_write(base_folder(base.name) / SPEC_FILE, encode_base(kept))
+    return kept
 
 
 def remove_base(name: str) -> None:

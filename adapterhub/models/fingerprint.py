@@ -1,7 +1,7 @@
 """Recognise a base by its files: layout, content and sketch.
 
-Reads safetensors headers and norm tensors only; the content digest is the one full pass over
-the bytes.
+Reads safetensors headers and norm tensors only, from a folder or by ranges from a remote; in a
+folder the content digest is the one full pass over the bytes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adapterhub.domain.base import Fingerprint
 from adapterhub.domain.digest import digest_of, sha256_hex
-from adapterhub.errors import NotFoundError
+from adapterhub.domain.layout import arrangement, canonical_digest
+from adapterhub.models.base_files import (
+    Files,
+    FolderFiles,
+    Weights,
+    document,
+    read_weights,
+    weight_names,
+)
 
 _NORM = re.compile(r"(?:^|[._])(?:\w*norm\w*|ln_\w+)\.(?:weight|bias)$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+# What packed weights are made of: their shapes are not those of the matrices they stand for.
+_PACKED = (".quant_map", ".SCB", ".qweight", ".weight_scale", ".weight_scale_inv", ".weight_packed")
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def fingerprint_folder(folder: Path, *, content: str | None = None) -> Fingerprint:
@@ -26,25 +37,30 @@ def fingerprint_folder(folder: Path, *, content: str | None = None) -> Fingerpri
 
     `content` is given when the folder was converted from another file, whose bytes then count.
     """
-    files = weight_files(folder)
+    return fingerprint(read_weights(FolderFiles(folder)), content=content)
+
+
+def fingerprint(weights: Weights, *, content: str | None = None) -> Fingerprint:
+    """The fingerprint of a base, wherever its files lie."""
+    files = weights.files
+    infos = {name: place.info for name, place in weights.places.items()}
+    shapes = {name: info.shape for name, info in infos.items()}
+    packed = any(name.endswith(_PACKED) for name in shapes)
+    tied = bool(weights.config.get("tie_word_embeddings"))
     return Fingerprint(
-        layout=_layout(files),
-        sketch=sketch(_norms(files)),
-        content=content or digest_of([sha256_file(file) for file in files]),
-        tokenizer=_tokenizer_digest(folder),
-        chat_template=_template_digest(folder),
+        layout=digest_of(sorted([n, list(info.shape), info.dtype] for n, info in infos.items())),
+        sketch=sketch(norms(weights)),
+        content=content or digest_of([files.sha256(file) for file in weight_names(files)]),
+        tokenizer=_tokenizer_digest(files),
+        chat_template=_template_digest(files),
+        canonical=None if packed else canonical_digest(shapes, weights.heads, tied=tied),
+        arrangement=arrangement(shapes),
     )
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Raises NotFoundError when the folder has no safetensors weights."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise NotFoundError(
-            f"{folder} holds no safetensors weights",
-            hint="give a folder with config.json and *.safetensors, a GGUF file or a hub id",
-        )
-    return files
+    return [folder / name for name in weight_names(FolderFiles(folder))]
 
 
 def sha256_file(path: Path) -> str:
@@ -78,40 +94,28 @@ def _depth(name: str) -> tuple[list[int], str]:
     return (numbers or [1 << 30], ".".join(name.split(".")[-2:]))
 
 
-def _norms(files: Iterable[Path]) -> dict[str, Any]:
-    from safetensors import safe_open
+def norms(weights: Weights) -> dict[str, Any]:
+    """Every norm tensor by name. Raises nothing for a base without any: its sketch is empty."""
+    import torch
 
-    norms = {}
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            norms.update(
-                {name: tensors.get_tensor(name) for name in filter(is_norm, tensors.keys())}
-            )
-    return norms
-
-
-def _layout(files: Iterable[Path]) -> str:
-    from safetensors import safe_open
-
-    rows = []
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                part = tensors.get_slice(name)
-                rows.append([name, list(part.get_shape()), part.get_dtype()])
-    return digest_of(sorted(rows))
+    found = {}
+    for name, data in weights.several(filter(is_norm, weights.places)).items():
+        info = weights.places[name].info
+        dtype = getattr(torch, DTYPES[info.dtype])
+        found[name] = torch.frombuffer(bytearray(data), dtype=dtype).reshape(info.shape)
+    return found
 
 
-def _tokenizer_digest(folder: Path) -> str | None:
-    found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    return digest_of([sha256_file(file) for file in found]) if found else None
+def _tokenizer_digest(files: Files) -> str | None:
+    found = [name for name in _TOKENIZER_FILES if name in files.sizes]
+    return digest_of([files.sha256(name) for name in found]) if found else None
 
 
-def _template_digest(folder: Path) -> str | None:
+def _template_digest(files: Files) -> str | None:
     """Of the template's own file, or of the one inside tokenizer_config.json (older models)."""
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        return sha256_hex(template.read_bytes())
-    config = folder / "tokenizer_config.json"
-    inline = json.loads(config.read_bytes()).get("chat_template") if config.is_file() else None
+    template = document(files, "chat_template.jinja")
+    if template is not None:
+        return sha256_hex(template)
+    config = document(files, "tokenizer_config.json")
+    inline = json.loads(config).get("chat_template") if config is not None else None
     return sha256_hex(inline.encode()) if isinstance(inline, str) else None

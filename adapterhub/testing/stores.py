@@ -81,6 +81,15 @@ class StoreConformance:
         rest = b"".join(store.read(store.resolve(REF), WEIGHTS_FILE, offset=offset))
         assert rest == whole[offset:]
 
+    @pytest.mark.parametrize(("offset", "length"), [(0, 8), (100, 1), (1, 1 << 30)])
+    def test_reading_stops_after_a_length(
+        self, store: Store, folder: Path, offset: int, length: int
+    ) -> None:
+        publish(store, folder)
+        whole = (folder / WEIGHTS_FILE).read_bytes()
+        found = store.read(store.resolve(REF), WEIGHTS_FILE, offset=offset, length=length)
+        assert b"".join(found) == whole[offset : offset + length]
+
     def test_a_file_that_is_not_there_is_an_error_of_ours(self, store: Store, folder: Path) -> None:
         publish(store, folder)
         with pytest.raises(AdapterhubError):

@@ -106,7 +106,8 @@ def _check_made_for(subject: Subject, spec: BaseSpec) -> None:
             raise MismatchError(
                 f"the teacher {member.ref} was made for {base_text(record)}, but {spec.name} is "
                 f"{base_text(record_of(spec))}, {found.reason}",
-                hint="name its own base: --teacher-base NAME (see `adapterhub base list`)",
+                hint=found.hint
+                or "name its own base: --teacher-base NAME (see `adapterhub base list`)",
             )
 
 

@@ -30,6 +30,7 @@ OPTIONS = {
     "base add": "--scheme --json",
     "base list": "--json",
     "base show": "--json",
+    "base match": "--json",
     "base rm": "--yes",
     "remote": "",
     "remote add": "",
@@ -41,6 +42,7 @@ OPTIONS = {
     "plugins": "--json",
     "plugins new": "--kind --out --json",
     "plugins check": "--option --on --json",
+    "doctor": "--network --json",
     "demo": "--gguf --home --steps --items --device --json",
 }
 

@@ -38,8 +38,17 @@ def bare(adapterhub: CommandLine, tmp_path: Path) -> CommandLine:
 def test_everything_but_models_works(bare: CommandLine) -> None:
     bare.ok("push", "adapter", "acme/tiny-lora")
     bare.ok("pull", "acme/tiny-lora")
-    for words in ("list", "search", "show acme/tiny-lora", "base list", "methods", "plugins"):
+    for words in (
+        "list",
+        "search",
+        "show acme/tiny-lora",
+        "base list",
+        "methods",
+        "plugins",
+        "doctor",
+    ):
         bare.ok(*words.split())
+    assert "none of what needs a model works" in bare.ok("doctor").out
     assert "unchecked" in bare.ok("verify", "acme/tiny-lora").out
     bare.ok("rm", "-y", "acme/tiny-lora")
 
@@ -51,6 +60,7 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
         "stack ./adapter ./other --dry-run",
         "push ./adapter+./other acme/both",
         "base add tiny ./adapter",
+        "base match ./adapter",
     ],
 )
 def test_what_needs_models_names_the_extra(bare: CommandLine, words: str) -> None:

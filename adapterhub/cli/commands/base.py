@@ -10,6 +10,7 @@ import click
 from adapterhub.cli.options import json_option, yes_option
 from adapterhub.cli.output import Output, confirm, megabytes
 from adapterhub.domain.quantization import SCHEMES, scheme_by_name
+from adapterhub.errors import AdapterhubError
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
@@ -89,6 +90,44 @@ def show(name: str, *, as_json: bool) -> None:
     _show(spec, out)
 
 
+@base.command(short_help="Say which base here a model is, if any.")
+@click.argument("source")
+@json_option
+def match(source: str, *, as_json: bool) -> None:
+    """Say which base here SOURCE is a copy of: a hub id, a folder or a GGUF file.
+
+    A hub is asked for headers, norms and a sample of the weights, not for the whole model. A copy
+    that is recognised, quantized or renamed though it may be, is remembered: adapters made for it
+    are from then on adapters for that base. Exits 1 when no base here is this model.
+    """
+    from adapterhub.models.matching import match_source, remember
+
+    out = Output(as_json=as_json)
+    copy, judged = match_source(source, say=out.say)
+    mine = [found for found in judged if found.is_it]
+    out.data(
+        {
+            "source": asdict(copy),
+            "bases": [
+                {"base": f.base.name, "is_it": f.is_it, "verdict": f.verdict, "why": f.why}
+                for f in judged
+            ],
+        }
+    )
+    out.table(
+        ("base", "is it?", "verdict", "why"),
+        [(f.base.name, "yes" if f.is_it else "no", f.verdict, f.why) for f in judged],
+    )
+    if not mine:
+        raise AdapterhubError(
+            f"no base on this machine is {source}",
+            hint=f"add it: adapterhub base add NAME {source}",
+        )
+    for found in mine:
+        if remember(found, copy):
+            out.say(f"adapters made for {copy.id} are now taken for {found.base.name}")
+
+
 @base.command()
 @click.argument("name")
 @yes_option
@@ -112,6 +151,10 @@ def _show(spec: BaseSpec, out: Output) -> None:
     out.line(f"  source    {spec.source}")
     out.line(f"  revision  {spec.revision}")
     out.line(f"  context   {spec.context_length} tokens")
-    out.line(f"  layout    {fingerprint.layout[:16]}   sketch {fingerprint.sketch[:16]}")
+    arranged = f"   layers {fingerprint.arrangement}" if fingerprint.arrangement else ""
+    out.line(f"  layout    {fingerprint.layout[:16]}   sketch {fingerprint.sketch[:16]}{arranged}")
+    for alias in spec.aliases:
+        commit = f"@{alias.revision[:12]}" if alias.revision else ""
+        out.line(f"  copy      {alias.id}{commit}")
     if spec.note:
         out.line(f"  note      {spec.note}")

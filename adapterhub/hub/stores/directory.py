@@ -66,7 +66,9 @@ class DirectoryStore:
         repository = self._repository(ref)
         return self._snapshot(ref, repository, repository.commit_for(ref))
 
-    def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
+    def read(
+        self, snapshot: Snapshot, path: str, *, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
         entry = next((entry for entry in snapshot.files if entry.path == path), None)
         if entry is None or entry.sha256 is None:
             raise NotFoundError(
@@ -79,7 +81,9 @@ class DirectoryStore:
             )
         with disk("read", source), source.open("rb") as file:
             file.seek(offset)
-            while chunk := file.read(CHUNK):
+            left = entry.size if length is None else length
+            while chunk := file.read(min(CHUNK, left)):
+                left -= len(chunk)
                 yield chunk
 
     def publish(

@@ -28,7 +28,7 @@ from adapterhub.hub.outgoing import outgoing
 from adapterhub.hub.paths import is_wanted
 from adapterhub.hub.remotes import PUBLIC_HUB, normal_uri
 from adapterhub.hub.stores.answers import RETRIED, translate
-from adapterhub.hub.stores.ranges import BACKOFF, Body, Stream, pause
+from adapterhub.hub.stores.ranges import BACKOFF, Body, Stream, first, pause
 from adapterhub.plugin.markers import hookimpl
 
 T = TypeVar("T")
@@ -73,16 +73,20 @@ class HuggingFaceStore:
             created=created.isoformat() if created else None,
         )
 
-    def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
+    def read(
+        self, snapshot: Snapshot, path: str, *, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
         """Survives dropped connections: each new try goes on where the last one stopped."""
         from huggingface_hub import hf_hub_url
 
         what = f"{path} of {snapshot.ref.id}"
         url = hf_hub_url(snapshot.ref.id, path, revision=snapshot.commit, endpoint=self.uri)
-        body = Body(self._stream(url), what=what, endpoint=self.uri)
-        return body.chunks(
+        end = None if length is None else offset + length
+        body = Body(self._stream(url, end), what=what, endpoint=self.uri)
+        chunks = body.chunks(
             offset, backoff=self._backoff, fail=lambda error: self._error(error, what)
         )
+        return chunks if length is None else first(chunks, length)
 
     def publish(
         self, ref: Ref, folder: Path, *, message: str, parent: str | None, private: bool = False
@@ -201,14 +205,16 @@ class HuggingFaceStore:
         token = self._token()
         return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 
-    def _stream(self, url: str) -> Stream:
+    def _stream(self, url: str, end: int | None) -> Stream:
         from huggingface_hub import get_session, hf_raise_for_status
 
         # Compressed bodies have other lengths and offsets than the file.
         headers = {**self._headers(), "Accept-Encoding": "identity"}
 
         def open_at(offset: int) -> Any:
-            ranged = {**headers, "Range": f"bytes={offset}-"} if offset else headers
+            whole = offset == 0 and end is None
+            last = "" if end is None else end - 1
+            ranged = headers if whole else {**headers, "Range": f"bytes={offset}-{last}"}
             # The session follows redirects, and drops Authorization when the origin changes.
             return get_session().stream(
                 "GET", url, headers=ranged, timeout=TIMEOUT, follow_redirects=True

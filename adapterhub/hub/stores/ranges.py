@@ -86,6 +86,16 @@ class Body:
         return position - int(answered.group(1))
 
 
+def first(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
+    """At most `length` bytes. An answer of just so many is read to its end, which leaves the
+    connection open for the next; a longer one, from a server that ignores ranges, is cut off."""
+    for chunk in chunks:
+        if length == 0:
+            return
+        yield chunk[:length]
+        length -= len(chunk[:length])
+
+
 def pause(seconds: float, response: Any) -> None:
     """Wait, longer if the server says how long."""
     asked = response.headers.get("Retry-After", "") if response is not None else ""

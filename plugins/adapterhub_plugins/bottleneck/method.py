@@ -13,10 +13,10 @@ from typing import Any
 
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import check_blocks, check_parts, stored_modules
 from adapterhub.domain.patch import Block, Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle, Site
+from adapterhub.domain.stored_modules import check_blocks, check_parts, stored_modules
 from adapterhub.errors import MismatchError, UsageError
 from adapterhub_plugins.bottleneck.config import Design, design_of, new_config
 

@@ -14,10 +14,10 @@ from typing import Any
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_keys, check_state
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import check_blocks
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
+from adapterhub.domain.stored_modules import check_blocks
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 from adapterhub_plugins.full import OPTIONS
 

@@ -13,11 +13,11 @@ from typing import Any
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import is_named, stored_modules
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle, Site
+from adapterhub.domain.stored_modules import is_named, stored_modules
 from adapterhub.domain.targets import FAMILIES, Family
 from adapterhub.errors import CapabilityError, MismatchError
 from adapterhub_plugins.scaling import IA3_OPTIONS

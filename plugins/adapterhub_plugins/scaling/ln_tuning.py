@@ -13,11 +13,11 @@ from typing import Any
 from adapterhub.domain import options as read
 from adapterhub.domain.attached import SiteAdapter, check_state
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import check_parts, stored_modules
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
+from adapterhub.domain.stored_modules import check_parts, stored_modules
 from adapterhub.errors import CapabilityError
 from adapterhub_plugins.scaling import LN_OPTIONS
 from adapterhub_plugins.scaling.stored import (

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapterhub.domain.attached import check_keys
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import check_blocks, check_targets, is_named
+from adapterhub.domain.stored_modules import check_blocks, check_targets, is_named
 from adapterhub.domain.targets import FAMILIES, Family
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,9 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
         (replace(MADE_ON, sketch="other"), "same"),
         (replace(MADE_ON, content="other"), "probable"),
         (replace(MADE_ON, content="other", layout="other"), "probable"),
-        (replace(MADE_ON, content="other", sketch="other"), "other"),
+        (replace(MADE_ON, content="other", sketch="other"), "same layout"),
+        (replace(MADE_ON, content="other", sketch="other", layout="other"), "other"),
+        (replace(MADE_ON, content="other", canonical="k", arrangement="fused"), "probable"),
     ],
 )
 def test_equal_bytes_are_the_same_base_and_equal_norms_only_probably(
@@ -31,6 +34,40 @@ def test_equal_bytes_are_the_same_base_and_equal_norms_only_probably(
 ) -> None:
     assert same_base(MADE_ON, loaded) == verdict
     assert same_base(loaded, MADE_ON) == verdict
+
+
+def split(content: str, canonical: str | None = "k", sketch: str = "s") -> Fingerprint:
+    return Fingerprint(
+        layout=content, sketch=sketch, content=content, canonical=canonical, arrangement="split"
+    )
+
+
+def fused(content: str, canonical: str | None = "k", sketch: str = "s") -> Fingerprint:
+    return replace(split(content, canonical, sketch), arrangement="fused")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        (split("a"), split("b"), "probable"),
+        (split("a"), fused("b"), "convertible"),
+        (split("a"), fused("b", canonical=None), "convertible"),
+        (split("a"), fused("b", canonical="another"), "probable"),
+        (split("a"), fused("b", sketch="another"), "same layout"),
+        (split("a"), fused("b", sketch="another", canonical="another"), "other"),
+        (split("a"), split("a", sketch="another"), "same"),
+    ],
+)
+def test_the_layout_makes_a_probable_base_convertible_and_never_the_same(
+    one: Fingerprint, other: Fingerprint, verdict: str
+) -> None:
+    assert same_base(one, other) == verdict
+    assert same_base(other, one) == verdict
+
+
+def test_bases_without_norms_are_not_taken_for_each_other() -> None:
+    nothing = hashlib.sha256(b"").hexdigest()
+    assert same_base(split("a", sketch=nothing), split("b", sketch=nothing)) == "other"
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,91 @@
-"""What a file holds is told from names alone: nothing missing or extra, no block forgotten."""
+"""One canonical form for fused, split and wrapped files of an architecture."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from adapterhub.domain.layout import check_blocks, check_parts, check_targets, stored_modules
-from adapterhub.errors import MismatchError
+from adapterhub.domain.layout import (
+    Heads,
+    arrangement,
+    canonical_digest,
+    canonical_names,
+    part_rows,
+)
 
-NAMES = [f"model.layers.{n}.self_attn.{leaf}" for n in range(3) for leaf in ("q_proj", "k_proj")]
-
-
-def tensors(*names: str) -> dict[str, Any]:
-    return {name: SimpleNamespace(shape=(1,)) for name in names}
-
-
-def test_tensors_are_sorted_into_modules() -> None:
-    found = stored_modules("mine", tensors("x.b.up", "x.a.up", "x.a.down"), ["up", "down"])
-    assert {module: set(parts) for module, parts in found.items()} == {
-        "x.a": {"up", "down"},
-        "x.b": {"up"},
-    }
-    with pytest.raises(MismatchError, match=r"x.b has no down"):
-        check_parts(found, ["up", "down"])
-
-
-@pytest.mark.parametrize("names", [(), ("a.left",), ("other.a.up",)])
-def test_tensors_of_something_else_are_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(MismatchError) as caught:
-        stored_modules("mine", tensors(*names), ["up"], prefix="x.")
-    assert caught.value.hint
-
-
-def test_targets_and_modules_name_each_other() -> None:
-    check_targets(NAMES, ["q_proj", "self_attn.k_proj"])
-    with pytest.raises(MismatchError, match="k_proj, which its config does not name"):
-        check_targets(NAMES, ["q_proj"])
-    with pytest.raises(MismatchError, match="no tensors for 'o_proj'"):
-        check_targets(NAMES, ["q_proj", "k_proj", "o_proj"])
+HEADS = Heads(query=4, key_value=2, width=8)
+ATTENTION = "layers.0.self_attn"
+MLP = "layers.0.mlp"
+SPLIT = {
+    f"model.{ATTENTION}.q_proj.weight": (32, 16),
+    f"model.{ATTENTION}.k_proj.weight": (16, 16),
+    f"model.{ATTENTION}.v_proj.weight": (16, 16),
+    f"model.{MLP}.gate_proj.weight": (24, 16),
+    f"model.{MLP}.up_proj.weight": (24, 16),
+    "model.norm.weight": (16,),
+    "lm_head.weight": (50, 16),
+}
+FUSED = {
+    f"model.{ATTENTION}.qkv_proj.weight": (64, 16),
+    f"model.{MLP}.gate_up_proj.weight": (48, 16),
+    "model.norm.weight": (16,),
+    "lm_head.weight": (50, 16),
+}
 
 
-def test_a_block_that_lacks_what_others_have_is_noticed() -> None:
-    check_blocks(NAMES, family="llama")
-    with pytest.raises(MismatchError, match=r"no tensors for model.layers.2.self_attn.k_proj"):
-        check_blocks(NAMES[:-1], family="llama")
-    with pytest.raises(MismatchError, match=r"no tensors for model.layers.0"):
-        check_blocks(NAMES[2:], family="llama")
+def digest(shapes: dict[str, tuple[int, ...]], *, tied: bool = False) -> str | None:
+    return canonical_digest(shapes, HEADS, tied=tied)
 
 
-def test_blocks_that_the_config_names_are_all_there_is() -> None:
-    check_blocks(NAMES[2:4], family="llama", layers=[1])
-    with pytest.raises(MismatchError, match=r"tensors that no config asks for, for .*layers.2"):
-        check_blocks(NAMES[2:], family="llama", layers=[1])
+def test_fused_and_split_are_one_form() -> None:
+    assert digest(FUSED) == digest(SPLIT)
 
 
-def test_nothing_is_said_of_blocks_that_may_differ() -> None:
-    check_blocks(NAMES[:-1], family=None)
-    check_blocks(NAMES[:-1], family="mixed_experts")
+@pytest.mark.parametrize("prefix", ["language_model.", "model.language_model.", "transformer."])
+def test_wrappers_round_a_name_do_not_count(prefix: str) -> None:
+    wrapped = {f"{prefix}{name}": shape for name, shape in SPLIT.items()}
+    assert digest(wrapped) == digest(SPLIT)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lm_head.weight": (51, 16)},
+        {f"model.{ATTENTION}.k_proj.weight": (32, 16)},
+        {"model.layers.1.mlp.up_proj.weight": (24, 16)},
+    ],
+)
+def test_another_shape_is_another_form(changed: dict[str, tuple[int, ...]]) -> None:
+    assert digest({**SPLIT, **changed}) != digest(SPLIT)
+
+
+def test_a_tied_head_may_be_repeated_and_buffers_stored() -> None:
+    without = {name: shape for name, shape in SPLIT.items() if name != "lm_head.weight"}
+    buffers = {f"model.{ATTENTION}.rotary_emb.inv_freq": (4,)}
+    assert digest({**SPLIT, **buffers}, tied=True) == digest(without, tied=True)
+    assert digest(SPLIT) != digest(without)
+
+
+def test_what_cannot_be_divided_has_no_form() -> None:
+    assert canonical_digest(FUSED, None, tied=False) is None
+    assert canonical_digest(FUSED, Heads(query=4, key_value=4, width=8), tied=False) is None
+    odd = {f"{MLP}.gate_up_proj.weight": (47, 16)}
+    assert canonical_digest(odd, HEADS, tied=False) is None
+
+
+def test_rows_are_in_the_order_of_the_names() -> None:
+    name = f"model.{ATTENTION}.qkv_proj.weight"
+    assert canonical_names(name) == tuple(f"{ATTENTION}.{p}_proj.weight" for p in "qkv")
+    assert part_rows(name, 64, HEADS) == (32, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (SPLIT, "split"),
+        (FUSED, "fused"),
+        ([f"model.language_model.{ATTENTION}.q_proj.weight"], "split in language_model"),
+        (["transformer.h.0.attn.c_attn.weight"], "plain"),
+    ],
+)
+def test_the_arrangement_is_told_by_the_names(names: list[str], expected: str) -> None:
+    assert arrangement(names) == expected

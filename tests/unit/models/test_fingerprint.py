@@ -38,7 +38,7 @@ def test_another_seed_shares_the_layout_alone(tmp_path: Path) -> None:
     assert a.layout == b.layout
     assert a.sketch != b.sketch
     assert a.content != b.content
-    assert same_base(a, b) == "other"
+    assert same_base(a, b) == "same layout"
 
 
 def test_the_layout_differs_by_shape(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_sketch_survives_another_prefix(tmp_path: Path) -> None:
     after = fingerprint_folder(folder)
     assert after.sketch == before.sketch
     assert after.layout != before.layout
-    assert same_base(after, before) == "probable"
+    assert same_base(after, before) == "convertible"
 
 
 def test_the_sketch_survives_fusing_layers(tmp_path: Path) -> None:

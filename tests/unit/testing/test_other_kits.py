@@ -246,8 +246,17 @@ class LastOneWins:
 
 
 class IgnoresTheOffset(LastOneWins):
-    def read(self, snapshot: Snapshot, path: str, *, offset: int = 0) -> Iterator[bytes]:
-        return self._within.read(snapshot, path)
+    def read(
+        self, snapshot: Snapshot, path: str, *, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        return self._within.read(snapshot, path, length=length)
+
+
+class IgnoresTheLength(LastOneWins):
+    def read(
+        self, snapshot: Snapshot, path: str, *, offset: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        return self._within.read(snapshot, path, offset=offset)
 
 
 Look = Callable[[StoreConformance, Any, Path, Path], None]
@@ -259,6 +268,10 @@ STORES: list[tuple[type[LastOneWins], Look]] = [
     (
         IgnoresTheOffset,
         lambda kit, store, one, _: kit.test_reading_goes_on_from_an_offset(store, one, 100),
+    ),
+    (
+        IgnoresTheLength,
+        lambda kit, store, one, _: kit.test_reading_stops_after_a_length(store, one, 0, 8),
     ),
 ]
 

@@ -14,12 +14,17 @@ from typing import Any
 
 from adapterhub.domain.attached import SiteAdapter, check_keys, check_state
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.layout import check_blocks, check_parts, check_targets, stored_modules
 from adapterhub.domain.options import number, refuse_unknown, whole
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.seed import check_seed
 from adapterhub.domain.sites import Handle, Site
+from adapterhub.domain.stored_modules import (
+    check_blocks,
+    check_parts,
+    check_targets,
+    stored_modules,
+)
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 from adapterhub_vera import OPTIONS
