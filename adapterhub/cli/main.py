@@ -41,7 +41,10 @@ COMMANDS = {
     "rm": (f"{_AT}.rm:rm", "Remove a pulled adapter, or one from a remote."),
     "base": (f"{_AT}.base:base", "Add, list and show base models."),
     "remote": (f"{_AT}.remote:remote", "Name the places adapters come from."),
-    "methods": (f"{_AT}.methods:methods", "List methods, trainers, strategies and tasks."),
+    "methods": (
+        f"{_AT}.methods:methods",
+        "List what plugins offer, or the options of one.",
+    ),
     "plugins": (f"{_AT}.plugins:plugins", "List installed plugins; write one, or check one."),
     "doctor": (f"{_AT}.doctor:doctor", "Say what works on this machine."),
     "demo": (f"{_AT}.demo:demo", "See all of it at work on a real 4-bit model."),

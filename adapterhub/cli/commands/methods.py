@@ -18,7 +18,7 @@ Shelves = Mapping[str, Shelf[Any]]
 _FACTS = ("reference", "capabilities", "stored_as", "schemes", "modality")
 
 
-@click.command(short_help="List methods, trainers, strategies and tasks, or the options of one.")
+@click.command(short_help="List what plugins offer, or the options of one.")
 @click.argument("name", required=False)
 @json_option
 def methods(name: str | None, *, as_json: bool) -> None:

@@ -95,6 +95,10 @@ class TakesRowsForOne(Around):
         self.within.activate(weight[0] if isinstance(weight, Sequence) else weight)
 
 
+class CountsTokensThatAreNotThere(Around):
+    virtual_tokens = 3
+
+
 class StoresNoJson(Kit):
     def configure(self, base: Base, options: Mapping[str, Any]) -> dict[str, Any]:
         config = super().configure(base, options)
@@ -150,6 +154,10 @@ CHECKS: list[tuple[type[Kit], Check]] = [
         lambda kit, ground: kit.test_it_works_on_every_device(PLACE, ground.home, ground.base),
     ),
     (with_fault(TakesRowsForOne, "ln_tuning"), on_base("test_weights_by_row_are_refused")),
+    (
+        with_fault(CountsTokensThatAreNotThere),
+        on_dense("test_the_tokens_it_puts_before_the_input_are_counted"),
+    ),
     (StoresNoJson, on_base(FILES)),
     (TakesAnyOption, on_base("test_an_unknown_option_is_refused")),
     (TrustsItsOptions, on_base(KINDS)),
