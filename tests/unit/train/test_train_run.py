@@ -89,9 +89,6 @@ def test_the_manifest_says_what_the_run_was(nf4: Base, rows: Path, tmp_path: Pat
     assert (manifest.method, manifest.trainer) == ("lora", "sft")
 
 
-# peft asks transformers in words that the newest transformers deprecates.
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
 def test_a_run_records_what_its_adapter_does(nf4: Base, rows: Path, tmp_path: Path) -> None:
     trained = train_adapter(recipe_for(rows), tmp_path / "out", base=nf4)
     probe = trained.manifest.probe
@@ -119,6 +116,9 @@ def test_golden_samples_are_of_rows_that_were_not_trained_on(
     assert not (tmp_path / "more").exists()
 
 
+# peft asks transformers in words that the newest transformers deprecates.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
 def test_plain_peft_loads_it_and_says_the_same(
     family: str, home: Path, rows: Path, tmp_path: Path
 ) -> None:
