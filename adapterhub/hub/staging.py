@@ -87,6 +87,30 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         delete_tree(stage)
 
 
+@contextlib.contextmanager
+def staged_path(out: Path) -> Iterator[Path]:
+    """A place for one new file or folder, which becomes `out` if the block ends well.
+
+    Raises UsageError when `out` exists: what other tools made is never overwritten.
+    """
+    out = out.absolute()
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} is already there", hint="name another, or remove it first")
+    make_folder(out.parent)
+    _sweep(out)
+    stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+    with disk("create", stage):
+        stage.mkdir()
+    try:
+        yield stage / out.name
+        _sync(stage)
+        with disk("write", out):
+            os.replace(stage / out.name, out)
+        sync_folder(out.parent)
+    finally:
+        delete_tree(stage)
+
+
 def _sweep(out: Path) -> None:
     """Delete what runs that were killed a day ago or longer left beside `out`."""
     horizon = time.time() - _DAY

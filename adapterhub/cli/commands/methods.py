@@ -12,7 +12,7 @@ from adapterhub.cli.output import Output
 from adapterhub.plugin.catalog import Shelf, catalog
 
 
-@click.command(short_help="List methods, trainers, strategies and tasks.")
+@click.command(short_help="List methods, trainers, strategies, tasks, destinations.")
 @json_option
 def methods(*, as_json: bool) -> None:
     """List everything that installed plugins offer, by kind."""
@@ -24,6 +24,7 @@ def methods(*, as_json: bool) -> None:
         "backends": found.backends,
         "strategies": found.strategies,
         "tasks": found.tasks,
+        "destinations": found.destinations,
     }
     out.data({kind: [_plain(entry) for entry in shelf] for kind, shelf in shelves.items()})
     for kind, shelf in shelves.items():
