@@ -52,7 +52,9 @@ def lint(subject: str, target: str, base_name: str | None, *, as_json: bool) -> 
 
 def _show(subject: str, record: Destination, findings: Sequence[Finding], out: Output) -> None:
     counts = Counter(finding.severity for finding in findings)
-    said = f"{counts['error']} errors, {counts['warning']} warnings"
+    said = ", ".join(
+        f"{counts[kind]} {kind}{'s' * (counts[kind] != 1)}" for kind in ("error", "warning")
+    )
     out.line(f"{subject} for {record.name}   {said} · rules of {record.about}")
     for finding in findings:
         out.line(f"  {_MARKS[finding.severity]:<6} {finding.rule:<13} {finding.reason}")
