@@ -40,6 +40,8 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
     bare.ok("pull", "acme/tiny-lora")
     for words in ("list", "search", "show acme/tiny-lora", "base list", "methods", "plugins"):
         bare.ok(*words.split())
+    for target in ("vllm", "llama.cpp", "mlx", "peft"):
+        bare.ok("lint", "acme/tiny-lora", "--target", target)
     assert "unchecked" in bare.ok("verify", "acme/tiny-lora").out
     bare.ok("rm", "-y", "acme/tiny-lora")
 

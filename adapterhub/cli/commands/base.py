@@ -97,7 +97,9 @@ def show(name: str, *, as_json: bool) -> None:
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="The new file, FILE.gguf."
 )
-@click.option("--to", "form", default="gguf", show_default=True, metavar="FORMAT")
+@click.option(
+    "--to", "form", default="gguf", show_default=True, metavar="FORMAT", help="What to write."
+)
 @json_option
 def export(name: str, out: Path, form: str, *, as_json: bool) -> None:
     """Write exactly the weights that NAME stands for, in float32, so that another program runs the
