@@ -22,7 +22,7 @@ known and turned into two lines and an exit code once, in `adapterhub.cli.main`.
     ├── PluginError               10   a plugin broke its promise
     │   └── CapabilityError       10   a method was asked for what it does not declare
     ├── TrainingError             11   a run diverged, or never trained anything
-    ├── VerificationError         12   `verify` found problems
+    ├── VerificationError         12   `verify` found problems, `lint` an error
     └── InterruptedRunError      130   a run was stopped; what it had learnt is kept
         └── TerminatedRunError   143   the same, by SIGTERM
 

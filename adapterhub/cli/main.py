@@ -35,6 +35,8 @@ COMMANDS = {
     "sync": (f"{_AT}.sync:sync", "Bring exactly the locked adapters here."),
     "diff": (f"{_AT}.diff:diff", "Tell what differs between two adapters."),
     "verify": (f"{_AT}.verify:verify", "Check that an adapter is what it says it is."),
+    "lint": (f"{_AT}.lint:lint", "Say what a server would refuse or get wrong."),
+    "export": (f"{_AT}.export:export", "Write an adapter in another tool's format."),
     "show": (f"{_AT}.show:show", "Tell everything known of an adapter."),
     "list": (f"{_AT}.list:list_", "List the adapters on this machine."),
     "search": (f"{_AT}.search:search", "Find adapters on the remotes."),

@@ -88,6 +88,31 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             delete_tree(stage)
 
 
+@contextlib.contextmanager
+def staged_path(out: Path) -> Iterator[Path]:
+    """A place for one new file or folder, which becomes `out` if the block ends well.
+
+    Raises UsageError when `out` exists: what other tools made is never overwritten.
+    """
+    out = out.absolute()
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} is already there", hint="name another, or remove it first")
+    make_folder(out.parent)
+    sweep_beside(out)
+    stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+    with contextlib.ExitStack() as stack:
+        with disk("create", stage):
+            stack.enter_context(held_folder(stage))
+        try:
+            yield stage / out.name
+            _sync(stage)
+            with disk("write", out):
+                os.replace(stage / out.name, out)
+            sync_folder(out.parent)
+        finally:
+            delete_tree(stage)
+
+
 def sweep_beside(out: Path) -> None:
     """Delete what runs that were killed left beside `out`."""
     # Without `out`, an old folder is what a kill between two renames left of it.

@@ -6,6 +6,7 @@ shows one from nothing.
 
 from __future__ import annotations
 
+from adapterhub.domain.destination import Destination
 from adapterhub.domain.method import (
     Capability,
     Method,
@@ -19,6 +20,7 @@ from adapterhub.plugin.markers import ADAPTERHUB_API, hookimpl
 __all__ = [
     "ADAPTERHUB_API",
     "Capability",
+    "Destination",
     "Method",
     "QuantBackend",
     "Strategy",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from adapterhub.domain.destination import Destination
 from adapterhub.domain.manifest import Manifest, PluginRecord
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.domain.stores import Store
@@ -21,7 +22,7 @@ from adapterhub.plugin.host import DISABLE_VARIABLE, Admission, Host, Origin, di
 from adapterhub.plugin.markers import PROJECT
 from adapterhub.plugin.trace import timed
 
-R = TypeVar("R", Method, Trainer, QuantBackend, Strategy, Task)
+R = TypeVar("R", Method, Trainer, QuantBackend, Strategy, Task, Destination)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Catalog:
     backends: Shelf[QuantBackend]
     strategies: Shelf[Strategy]
     tasks: Shelf[Task]
+    destinations: Shelf[Destination]
 
     @property
     def admissions(self) -> tuple[Admission, ...]:
@@ -111,6 +113,22 @@ class Catalog:
             return None
         return PluginRecord(distribution=entry.owner.distribution, version=entry.owner.version)
 
+    def exporter_for(self, form: str) -> Destination:
+        """The destination that writes this format. Raises NotFoundError or PluginError."""
+        found = {e.record.exports: e for e in self.destinations if e.record.exports}
+        owners = [e.owner for e in self.destinations if e.record.exports == form]
+        if not owners:
+            raise NotFoundError(
+                f"nothing installed writes the format {form!r}",
+                hint=f"known: {', '.join(sorted(found)) or 'none'}",
+            )
+        if len(owners) > 1:
+            raise PluginError(
+                f"the format {form} is claimed by {' and '.join(map(str, owners))}",
+                hint=f"switch one off with {DISABLE_VARIABLE}",
+            )
+        return found[form].record
+
     def open_store(self, uri: str) -> Store:
         """The store that speaks this URI. Raises UsageError when no plugin does, PluginError when
         one failed that might have."""
@@ -132,6 +150,7 @@ class Catalog:
         """What a plugin declares in vain, because another one claims the same name."""
         shelves: tuple[Shelf[Any], ...] = (
             self.methods, self.trainers, self.backends, self.strategies, self.tasks,
+            self.destinations,
         )  # fmt: skip
         found = []
         for shelf in shelves:
@@ -155,6 +174,7 @@ def build(host: Host) -> Catalog:
         backends=_shelf("backend", "adapterhub_backends", host.admissions),
         strategies=_shelf("strategy", "adapterhub_strategies", host.admissions),
         tasks=_shelf("task", "adapterhub_tasks", host.admissions),
+        destinations=_shelf("destination", "adapterhub_destinations", host.admissions),
     )
 
 

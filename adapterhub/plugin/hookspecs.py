@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adapterhub.domain.destination import Destination
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.domain.stores import Store
 from adapterhub.plugin.markers import hookspec
@@ -41,6 +42,12 @@ def adapterhub_strategies() -> Sequence[Strategy]:
 @hookspec
 def adapterhub_tasks() -> Sequence[Task]:
     """Named tasks that `eval --task NAME` and `train --task NAME` know."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def adapterhub_destinations() -> Sequence[Destination]:
+    """Servers and formats that an adapter can go to: their rules and, for some, an exporter."""
     raise AssertionError("a specification is not called")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pluggy
 
+from adapterhub.domain.destination import Destination
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.plugin import hookspecs
 from adapterhub.plugin.markers import ADAPTERHUB_API, PROJECT
@@ -31,6 +32,7 @@ RECORD_HOOKS: Mapping[str, type] = {
     "adapterhub_backends": QuantBackend,
     "adapterhub_strategies": Strategy,
     "adapterhub_tasks": Task,
+    "adapterhub_destinations": Destination,
 }
 STORE_HOOK = "adapterhub_open_store"
 HOOKS = (*RECORD_HOOKS, STORE_HOOK)

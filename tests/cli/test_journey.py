@@ -53,6 +53,7 @@ def test_lists_are_json_lists_of_like_objects(
             "ref remote commit folder downloaded_bytes from_cache ok problems facts",
         ),
         (("verify", "acme/tiny-lora", "--json"), "ok problems facts"),
+        (("lint", "adapter", "--target", "vllm", "--json"), "target about ok findings"),
         (("show", "adapter", "--json"), "name folder bytes manifest config bases problems"),
         (
             ("show", "acme/tiny-lora", "--json"),
@@ -60,7 +61,7 @@ def test_lists_are_json_lists_of_like_objects(
             "bases problems",
         ),
         (("doctor", "--json"), "ok checks"),
-        (("methods", "--json"), "methods trainers backends strategies tasks"),
+        (("methods", "--json"), "methods trainers backends strategies tasks destinations"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -49,6 +49,8 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
     ):
         bare.ok(*words.split())
     assert "none of what needs a model works" in bare.ok("doctor").out
+    for target in ("vllm", "llama.cpp", "mlx", "peft"):
+        bare.ok("lint", "acme/tiny-lora", "--target", target)
     assert "unchecked" in bare.ok("verify", "acme/tiny-lora").out
     bare.ok("rm", "-y", "acme/tiny-lora")
 

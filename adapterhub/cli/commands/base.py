@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,8 @@ import click
 from adapterhub.cli.options import json_option, yes_option
 from adapterhub.cli.output import Output, confirm, megabytes
 from adapterhub.domain.quantization import SCHEMES, scheme_by_name
-from adapterhub.errors import AdapterhubError
+from adapterhub.errors import AdapterhubError, UsageError
+from adapterhub.plugin.catalog import catalog, load_target
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
@@ -126,6 +128,32 @@ def match(source: str, *, as_json: bool) -> None:
     for found in mine:
         if remember(found, copy):
             out.say(f"adapters made for {copy.id} are now taken for {found.base.name}")
+
+
+@base.command(short_help="Write a base as one file of another format.")
+@click.argument("name")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The new file, FILE.gguf."
+)
+@click.option(
+    "--to", "form", default="gguf", show_default=True, metavar="FORMAT", help="What to write."
+)
+@json_option
+def export(name: str, out: Path, form: str, *, as_json: bool) -> None:
+    """Write exactly the weights that NAME stands for, in float32, so that another program runs the
+    same base. For GGUF the base must come from a GGUF file, whose tokenizer is copied."""
+    from adapterhub.models.bases import find_base
+    from adapterhub.models.export import export_base
+
+    voice = Output(as_json=as_json)
+    record = catalog().exporter_for(form)
+    exporter = load_target(record.target)()
+    if not hasattr(exporter, "export_base"):
+        raise UsageError(f"a base cannot be written as {form}", hint="--to gguf")
+    export_base(find_base(name), exporter, out)
+    size = out.stat().st_size
+    voice.data({"path": str(out), "format": form, "bytes": size})
+    voice.line(f"{out}   {form} · {megabytes(size)} in float32")
 
 
 @base.command()

@@ -32,6 +32,7 @@ def methods(name: str | None, *, as_json: bool) -> None:
         "backends": found.backends,
         "strategies": found.strategies,
         "tasks": found.tasks,
+        "destinations": found.destinations,
     }
     if name is not None:
         _tell(name, shelves, out)

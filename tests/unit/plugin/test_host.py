@@ -192,7 +192,9 @@ def test_a_switched_off_plugin_is_not_even_imported(
     assert discovered(adapterhub_bad="1 / 0").admissions[0].problem is None
 
 
-@pytest.mark.parametrize("shelf", ["methods", "trainers", "backends", "strategies", "tasks"])
+@pytest.mark.parametrize(
+    "shelf", ["methods", "trainers", "backends", "strategies", "tasks", "destinations"]
+)
 def test_an_unknown_name_says_what_is_known(discovered: Discovered, shelf: str) -> None:
     with pytest.raises(NotFoundError, match="nothing-like-it") as raised:
         getattr(discovered(), shelf)["nothing-like-it"]
