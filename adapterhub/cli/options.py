@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from adapterhub.domain.base import BaseSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,6 +21,15 @@ def base_option(function: F) -> F:
     return click.option(
         "--base", "base_name", metavar="NAME", help="The base to use; default: the adapter's own."
     )(function)
+
+
+def named_base(name: str | None) -> BaseSpec | None:
+    """The base that --base names, if it was given."""
+    if name is None:
+        return None
+    from adapterhub.models.bases import find_base
+
+    return find_base(name)
 
 
 def device_option(function: F) -> F:

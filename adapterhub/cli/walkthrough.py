@@ -134,8 +134,8 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
     from adapterhub.hub.client import pull
     from adapterhub.hub.verify import verify_folder
     from adapterhub.runtime.engine import open_engine
-    from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject
-    from adapterhub.trust.effect import check_effect, measure_effect
+    from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject, slot_of
+    from adapterhub.trust.attached import judge
 
     stage.chapter("pull them into an empty cache and verify them")
 
@@ -152,11 +152,11 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
         report = verify_folder(subject.members[0].folder.path, base=base.spec)
         if not report.ok:
             raise VerificationError(report.problems[0].message, hint=report.problems[0].hint)
-        effect = measure_effect(engine, subject.slots)
-        check_effect(effect, subject.name)
+        member = subject.members[0]
+        verdict = judge(engine, slot_of(member), member.folder).verdict
+        verdict.refuse(subject.name, allow=())
         stage.fact(
-            f"{subject.name}: digests match, {report.facts['tensors']} tensors fit, "
-            f"logits change by {effect.relative:.0%}"
+            f"{subject.name}: digests match, {report.facts['tensors']} tensors fit, {verdict}"
         )
     return engine, subjects
 

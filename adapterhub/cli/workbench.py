@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
+from adapterhub.domain.evaluation import Message
 from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.errors import MismatchError
 
@@ -44,7 +45,7 @@ def open_workbench(
     fetch = fetcher(out)
     subjects = tuple(resolve_subject(text, fetch, allow=allow) for text in texts)
     spec = choose_base(subjects, base_name, out, allow=allow)
-    return _loaded(spec, subjects, device=device)
+    return _loaded(spec, subjects, device=device, out=out, allow=allow)
 
 
 def choose_base(
@@ -81,11 +82,37 @@ def check_made_for(
             out.say(f"note: {name}: {difference}")
 
 
-def _loaded(spec: BaseSpec, subjects: tuple[Subject, ...], *, device: str | None) -> Workbench:
+def say_what_is_lost(
+    bench: Workbench, conversations: Sequence[tuple[Message, ...]], out: Output
+) -> None:
+    """Say aloud that a system message, the person's or an adapter's own, never reaches the model
+    where the base's template leaves it out."""
+    base = bench.engine.base
+    if not bench.engine.chat.drops_system:
+        return
+    for subject, slots in zip(bench.subjects, bench.slots, strict=True):
+        for messages in conversations:
+            asked = bench.engine.rack.rewritten(messages, slots, sequential=subject.sequential)
+            if any(message.role == "system" for message in asked):
+                out.say(f"note: {bench.engine.chat.dropping(base.spec.name)}, as it did here")
+                return
+
+
+def _loaded(
+    spec: BaseSpec,
+    subjects: tuple[Subject, ...],
+    *,
+    device: str | None,
+    out: Output,
+    allow: frozenset[str],
+) -> Workbench:
     from adapterhub.models.loader import load_base
     from adapterhub.runtime.engine import open_engine
     from adapterhub.runtime.subjects import attach_subject
+    from adapterhub.trust.attached import check_members
 
     engine = open_engine(load_base(spec, device=device))
     slots = tuple(attach_subject(engine.rack, subject) for subject in subjects)
+    members = {member.identity: member for subject in subjects for member in subject.members}
+    check_members(engine, list(members.values()), allow=allow, say=out.say)
     return Workbench(engine=engine, subjects=subjects, slots=slots)

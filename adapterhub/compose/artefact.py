@@ -6,9 +6,11 @@ Holds no weights; every member is named by commit and sha256.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adapterhub.compose.members import Member
+from adapterhub.compose.merged_folder import remembered
 from adapterhub.compose.pin import pin, write_pinned
 from adapterhub.compose.plan import Arrangement
 from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE
@@ -40,7 +42,7 @@ def write_composition(
                 hint=f"publish it on {target} first: adapterhub pull {member.ref}, then push it",
             )
     pinned = pin(members, plan)
-    manifest = infer_manifest(None, pinned)
+    manifest = replace(infer_manifest(None, pinned), allowed=remembered(members, plan))
     write_pinned(make_folder(folder), pinned)
     atomic_write(folder / MANIFEST_FILE, encode_manifest(manifest))
     atomic_write(folder / CARD_FILE, render_card(manifest, name=name).encode())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adapterhub import __version__
 from adapterhub.compose.members import Member
 from adapterhub.compose.peft_config import lora_config, tensor_names
-from adapterhub.compose.plan import Plan
+from adapterhub.compose.plan import Arrangement, Plan
 from adapterhub.domain.manifest import (
     CARD_FILE,
     CONFIG_FILE,
@@ -58,9 +58,15 @@ def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
             Parent(ref=member.ref, weight=member.weight, sha256=member.sha256) for member in members
         ),
         strategy=plan.strategy.name,
-        allowed=plan.allowed,
+        allowed=remembered(members, plan),
         written_by=f"adapterhub {__version__}",
     )
+
+
+def remembered(members: Sequence[Member], plan: Arrangement) -> tuple[str, ...]:
+    """Every check that was switched off on the way here: for the plan, or for a member before."""
+    before = {code for member in members for code in member.folder.manifest.allowed}
+    return tuple(sorted({*plan.allowed, *before}))
 
 
 def _encode_weights(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> bytes:

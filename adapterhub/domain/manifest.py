@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterhub.domain.base import Fingerprint
+from adapterhub.domain.probe import Golden, Probe
 from adapterhub.domain.quantization import Scheme
 
 SCHEMA_VERSION = 1
@@ -59,7 +60,8 @@ class Manifest:
     """Everything known of an adapter. `inferred` marks one built from a foreign adapter's files.
 
     `recipe` and `data_sha256` say how it was trained, `parents` and `strategy` what it was stacked
-    from, `allowed` which checks its maker switched off.
+    from, `allowed` which checks its maker switched off; `probe` what it did to its base then, and
+    `golden` what it answered.
     """
 
     method: str
@@ -73,5 +75,7 @@ class Manifest:
     strategy: str | None = None
     results: tuple[Result, ...] = ()
     allowed: tuple[str, ...] = ()
+    probe: Probe | None = None
+    golden: tuple[Golden, ...] = ()
     written_by: str | None = None
     inferred: bool = False

@@ -12,6 +12,7 @@ import yaml
 
 from adapterhub.domain.manifest import BaseRecord, Manifest, Result
 from adapterhub.errors import FormatError
+from adapterhub.formats.escapes import escape
 
 MAX_CARD = 1_000_000
 _MAX_FRONT = 200_000
@@ -40,7 +41,7 @@ for _kind, _form, _starts in (
 def render_card(manifest: Manifest, *, name: str) -> str:
     """README.md for the adapter `namespace/name`: YAML front matter, then a page for people."""
     front = yaml.safe_dump(_front(manifest, name), sort_keys=False, allow_unicode=True)
-    parts = [_intro, _usage, _training, _results, _parents]
+    parts = [_intro, _usage, _training, _results, _samples, _parents]
     body = "\n\n".join(filter(None, (part(manifest, name) for part in parts)))
     return f"---\n{front}---\n\n{body}\n"
 
@@ -164,6 +165,30 @@ def _results(manifest: Manifest, name: str) -> str:
     return "## Results\n\n" + _table(("task", "metric", "adapter", "base", "items"), rows)
 
 
+def _samples(manifest: Manifest, name: str) -> str:
+    """Whatever a sample holds, a card shows it as one line of text."""
+    if not manifest.golden:
+        return ""
+    rows = [
+        (_literal(sample.messages[-1].content), _literal(sample.answer))
+        for sample in manifest.golden
+        if sample.messages
+    ]
+    heading = (
+        "## Golden samples\n\nWhat it answered greedily when it was made, right or wrong, to rows "
+        f"it was not trained on; `adapterhub verify {name} --base NAME` asks again.\n\n"
+    )
+    return heading + _table(("asked", "answered"), rows)
+
+
+def _literal(text: str) -> str:
+    """As code, in which neither Markdown nor HTML means anything."""
+    shown = escape(text)
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    return f"{fence} {shown} {fence}"
+
+
 def _parents(manifest: Manifest, name: str) -> str:
     if not manifest.parents:
         return ""
@@ -178,4 +203,4 @@ def _table(head: tuple[str, ...], rows: list[Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")[:300]
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")[:500]

@@ -16,7 +16,7 @@ from adapterhub.errors import FormatError
 
 T = TypeVar("T")
 # Controls and line ends, and what turns the direction of a text: all could forge what is shown.
-_FORGING = re.compile(
+FORGING = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
@@ -24,7 +24,7 @@ _FORGING = re.compile(
 def to_domain(value: Any, kind: type[T], *, name: str) -> T:
     """A `kind` from parsed data. Raises FormatError naming the file and the field."""
     for path, text in _strings(value, ""):
-        if _FORGING.search(text):
+        if FORGING.search(text):
             raise _bad(name, path, "control characters, by which a screen could be made to lie")
     try:
         made = msgspec.convert(value, kind)

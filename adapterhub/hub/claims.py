@@ -28,6 +28,7 @@ from adapterhub.hub.folder import COMPOSITION_METHOD, METHOD_KEY
 from adapterhub.hub.problems import Problem
 from adapterhub.plugin.catalog import catalog, load_target
 
+STALE_PROBE = "stale-probe"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -100,6 +101,24 @@ def base_problems(
             f"it was made for {base_text(recorded)}, this base is "
             f"{base_text(record_of(given))}, {found.reason}",
             f"use its own base: {recorded.id}",
+        )
+
+
+def probe_problems(
+    path: Path, manifest: Manifest, config: Mapping[str, Any] | None, facts: dict[str, Any]
+) -> Iterator[Problem]:
+    """A probe speaks of the very weights and config that it was taken with."""
+    probe = manifest.probe
+    if probe is None:
+        return
+    made = probe.environment
+    facts["probe"] = f"recorded on {made.scheme}, {made.dtype}, {made.device}"
+    if probe.adapter != folders.adapter_digest(path, config):
+        yield Problem(
+            STALE_PROBE,
+            "its weights or its config were changed after its probe was taken",
+            "pull it again, or have its author take a new probe: adapterhub push DIR REF --base "
+            f"NAME; --allow {STALE_PROBE} goes on",
         )
 
 

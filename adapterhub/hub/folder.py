@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.domain.composition import PinnedComposition
+from adapterhub.domain.digest import digest_of
 from adapterhub.domain.manifest import (
     COMPOSITION_FILE,
     CONFIG_FILE,
@@ -24,6 +25,7 @@ from adapterhub.errors import FormatError, NotFoundError
 from adapterhub.formats.adapter_config import decode_config
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.formats.manifest import decode_manifest
+from adapterhub.hub.files import digests
 from adapterhub.hub.paths import PICKLES
 from adapterhub.plugin.catalog import catalog
 
@@ -76,6 +78,22 @@ def read_config(path: Path) -> dict[str, Any] | None:
 def read_composition(path: Path) -> PinnedComposition | None:
     data = _bytes(path / COMPOSITION_FILE)
     return None if data is None else decode_composition(data)
+
+
+def adapter_digest(path: Path, config: Mapping[str, Any] | None) -> str:
+    """Of the weights and the config's value: equal for what computes the same."""
+    own = digest_of(dict(config or {}))
+    weights = path / WEIGHTS_FILE
+    return digest_of([digests(weights).sha256 if weights.is_file() else own, own])
+
+
+def has_probe(path: Path) -> bool:
+    """Whether it says what the adapter does to its base; a composition is its members, which do."""
+    try:
+        found = read_folder(path)
+    except (FormatError, NotFoundError):
+        return False
+    return found.composition is not None or found.manifest.probe is not None
 
 
 def infer_manifest(

@@ -28,6 +28,7 @@ from adapterhub.hub.claims import (
     base_problems,
     manifest_problems,
     missing_problems,
+    probe_problems,
     tensorless_problems,
 )
 from adapterhub.hub.folder import LORA_METHOD
@@ -78,6 +79,8 @@ def _check_contents(
         facts |= {"inferred": manifest.inferred}
         problems += manifest_problems(manifest, config, composed=composition is not None)
         problems += missing_problems(path, manifest, config)
+        if composition is None:
+            problems += probe_problems(path, manifest, config, facts)
         if base:
             problems += base_problems(manifest.base, base, facts)
     method = manifest.method if manifest else None

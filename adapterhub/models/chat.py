@@ -7,10 +7,13 @@ and tokenizing with the defaults would begin the sequence twice (llama, gemma).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import DataError, UsageError
+
+_SENTINEL = "zqsystemzq"  # in no template, in one case, so that a template may trim it
 
 
 class Chat:
@@ -27,6 +30,22 @@ class Chat:
     @property
     def has_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
+
+    @cached_property
+    def drops_system(self) -> bool:
+        """Whether the template leaves a system message out without a word, as some do. One that
+        refuses it says so where it is used."""
+        try:
+            text = self.prompt_text(
+                [Message(role="system", content=_SENTINEL), Message(role="user", content="Hi")]
+            )
+        except DataError:
+            return False
+        return _SENTINEL not in text
+
+    def dropping(self, base: str) -> str:
+        """What to say of a template that drops it."""
+        return f"the chat template of {base} leaves system messages out"
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The conversation as the model reads it, ready for the assistant's turn."""

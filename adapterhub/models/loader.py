@@ -93,6 +93,16 @@ def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None =
     return load_folder(base_folder(spec.name), spec, device=device, dense=dense)
 
 
+def load_chat(spec: BaseSpec) -> Chat:
+    """A base's tokenizer and template without its weights; its turns end by the tokenizer's word
+    alone."""
+    from transformers import AutoTokenizer
+
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(base_folder(spec.name), trust_remote_code=False)
+    return Chat(tokenizer, stop_ids=frozenset({tokenizer.eos_token_id} - {None}))
+
+
 def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Base:
     """Load stored weights from `folder`: float32 on a CPU, bfloat16 on CUDA."""
     import torch

@@ -32,7 +32,7 @@ class ReferenceEngine:
         """`batch_tokens` bounds a forward pass, padding included; a longer row runs alone."""
         self.rack = rack
         self.base: LoadedBase = rack.base
-        self._chat = chat
+        self.chat = chat
         usual = CPU_BATCH_TOKENS if rack.base.device == "cpu" else CUDA_BATCH_TOKENS
         self._budget = usual if batch_tokens is None else batch_tokens
 
@@ -45,7 +45,7 @@ class ReferenceEngine:
     ) -> list[Generation]:
         if on_text is not None and len(requests) != 1:
             raise UsageError("only a single request can stream", hint="ask one at a time")
-        prompts = [self._chat.prompt_ids(messages) for messages in self._rewritten(requests)]
+        prompts = [self.chat.prompt_ids(messages) for messages in self._rewritten(requests)]
         for request, prompt in zip(requests, prompts, strict=True):
             self._check_length(len(prompt) + request.max_new_tokens)
         answers: dict[int, Generation] = {}
@@ -61,9 +61,9 @@ class ReferenceEngine:
         self, requests: Sequence[ScoreRequest], *, on_done: Callable[[int], None] | None = None
     ) -> list[Score]:
         asked = self._rewritten(requests)
-        prompts = [self._chat.prompt_ids(messages) for messages in asked]
+        prompts = [self.chat.prompt_ids(messages) for messages in asked]
         answers = [
-            self._chat.answer_ids(messages, request.answer)
+            self.chat.answer_ids(messages, request.answer)
             for messages, request in zip(asked, requests, strict=True)
         ]
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
@@ -103,9 +103,9 @@ class ReferenceEngine:
             output = self.base.model.generate(
                 **inputs,
                 max_new_tokens=requests[0].max_new_tokens,
-                eos_token_id=sorted(self._chat.stop_ids),
+                eos_token_id=sorted(self.chat.stop_ids),
                 pad_token_id=self.base.tokenizer.pad_token_id,
-                streamer=_Streamer(self._chat, on_text) if on_text else None,
+                streamer=_Streamer(self.chat, on_text) if on_text else None,
                 **_sampling(requests[0]),
             )
         seconds = time.perf_counter() - started
@@ -116,9 +116,9 @@ class ReferenceEngine:
         ]
 
     def _generation(self, ids: list[int], *, prompt_tokens: int, seconds: float) -> Generation:
-        end = next((i for i, token in enumerate(ids) if token in self._chat.stop_ids), len(ids))
+        end = next((i for i, token in enumerate(ids) if token in self.chat.stop_ids), len(ids))
         return Generation(
-            text=self._chat.decode(ids[:end]),
+            text=self.chat.decode(ids[:end]),
             token_ids=tuple(ids[: end + 1]),
             prompt_tokens=prompt_tokens,
             seconds=seconds,
@@ -204,7 +204,7 @@ class _Streamer:
     """Hands over text as it becomes final: what transformers' `generate` calls a streamer."""
 
     def __init__(self, chat: Chat, on_text: Callable[[str], None]) -> None:
-        self._chat = chat
+        self.chat = chat
         self._on_text = on_text
         self._ids: list[int] = []
         self._shown = ""
@@ -215,15 +215,15 @@ class _Streamer:
             self._prompt_seen = True
             return
         self._ids += [
-            token for token in value.flatten().tolist() if token not in self._chat.stop_ids
+            token for token in value.flatten().tolist() if token not in self.chat.stop_ids
         ]
-        text = self._chat.decode(self._ids)
+        text = self.chat.decode(self._ids)
         # A character split over tokens decodes to a replacement mark until its last byte is there.
         if not text.endswith("\ufffd"):
             self._emit(text)
 
     def end(self) -> None:
-        self._emit(self._chat.decode(self._ids))
+        self._emit(self.chat.decode(self._ids))
 
     def _emit(self, text: str) -> None:
         if len(text) > len(self._shown):

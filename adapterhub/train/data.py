@@ -42,6 +42,14 @@ def load_eval_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], st
     return list(enumerate(held_out.items, start=1)), held_out.digest
 
 
+def held_out_items(data: str, n: int, *, seed: int) -> list[Item]:
+    """Items of a task that its training rows never hold; none for a file, all of which is trained
+    on."""
+    if _file(data, option="--data") is not None:
+        return []
+    return list(_task(data).held_out(n, seed=seed).items)
+
+
 def _file(data: str, *, option: str) -> Path | None:
     """The path, or None for a task's name. Raises UsageError for a file that is not there."""
     path = Path(data).expanduser()

@@ -38,6 +38,7 @@ from adapterhub.train.data import check_lengths, load_eval_items, load_items
 from adapterhub.train.guard import check_labels
 from adapterhub.train.loop import Outcome, Step, fit
 from adapterhub.train.objective import make_objective, open_objective
+from adapterhub.train.proof import chosen_samples, prove
 from adapterhub.train.save import save_adapter
 
 SLOT = "trained"
@@ -78,9 +79,10 @@ def train_adapter(
     on_step: Callable[[Step], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     base: Base | None = None,
+    golden: int = 0,
 ) -> Trained:
     """Train by the recipe and write the adapter to `out`; a loaded `base` is used if given, and
-    `files` are put beside the adapter's own.
+    `files` are put beside the adapter's own. Its probe is recorded, and `golden` of its answers.
 
     A run that was stopped is InterruptedRunError, writes nothing to `out`, and goes on where it was
     when it is called again, unless `restart`. One that diverged is saved as of its last good step,
@@ -94,6 +96,7 @@ def train_adapter(
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
     rows = rows_of(recipe)
+    samples = chosen_samples(recipe, rows, golden)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows)
     if restart:
         checkpoint.remove()
@@ -102,6 +105,7 @@ def train_adapter(
     with staged_folder(out, overwrite=overwrite) as folder:
         base = base or load_base(spec, device=device)
         say(f"{len(rows.items)} rows on {spec.name} ({spec.scheme.name}, {base.device})")
+        _say_what_is_lost(base, rows, say)
         if step:
             say(f"resuming at step {step}, from {checkpoint.folder}")
         fitted = _fitted(recipe, base, config, rows, checkpoint, on_step=on_step, say=say)
@@ -117,6 +121,7 @@ def train_adapter(
             data_sha256=rows.sha256,
             outcome=fitted.outcome,
         )
+        manifest = prove(folder, base, manifest, name=out.absolute().name, golden=samples, say=say)
         for name, data in files.items():
             (folder / name).write_bytes(data)
     checkpoint.remove()
@@ -220,6 +225,12 @@ def examples_of(
     check_lengths(examples, limit=limit, name=name)
     check_labels(examples, name=name)
     return examples
+
+
+def _say_what_is_lost(base: Base, rows: RunRows, say: Callable[[str], None]) -> None:
+    roles = (message.role for _, item in rows.items for message in item.messages)
+    if "system" in roles and base.chat.drops_system:
+        say(f"note: {base.chat.dropping(base.spec.name)}, which some rows begin with")
 
 
 def _raise_if_stopped(outcome: Outcome, checkpoint: Checkpoint) -> None:

@@ -7,19 +7,35 @@ active, not that it does anything good.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adapterhub.domain.engines import Engine, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import NoEffectError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROMPTS: tuple[tuple[str, str], ...] = (
     ("What is the capital of France?", "The capital of France is Paris."),
     ("Translate to Korean: good morning", "좋은 아침입니다"),
     ("Write the number 42 as JSON.", '{"number": 42}'),
     ("def add(a, b):", "    return a + b"),
+    ("Say it shorter: The cat sat down on the mat.", "The cat sat down."),
+    ("What is 17 + 25?", "17 + 25 = 42"),
 )
 # Twice the largest difference that batching and summation order make in float32.
 NOTHING = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """Logits (positions, vocabulary) before each answer token of PROMPTS, in float32. `lengths`
+    are the positions of each prompt, in order."""
+
+    without: Tensor
+    having: Tensor
+    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +48,11 @@ class Effect:
     finite: bool
 
 
-def measure_effect(engine: Engine, slots: Slots) -> Effect:
+def hear(engine: Engine, slots: Slots) -> Heard:
     """Score every prompt with the slots and without."""
     import torch
 
-    def logits(chosen: Slots) -> torch.Tensor:
+    def scores(chosen: Slots) -> list[Tensor]:
         requests = [
             ScoreRequest(
                 messages=(Message(role="user", content=prompt),),
@@ -46,14 +62,30 @@ def measure_effect(engine: Engine, slots: Slots) -> Effect:
             )
             for prompt, answer in PROMPTS
         ]
-        return torch.cat([score.logits for score in engine.score(requests)])
+        return [score.logits for score in engine.score(requests)]
 
-    without, having = logits(()), logits(slots)
+    without, having = scores(()), scores(slots)
+    return Heard(
+        without=torch.cat(without),
+        having=torch.cat(having),
+        lengths=tuple(map(len, without)),
+    )
+
+
+def effect_of(heard: Heard) -> Effect:
+    import torch
+
+    without, having = heard.without, heard.having
     return Effect(
         relative=float((having - without).norm() / without.norm()),
         flips=float((having.argmax(-1) != without.argmax(-1)).float().mean()),
         finite=bool(torch.isfinite(having).all()),
     )
+
+
+def measure_effect(engine: Engine, slots: Slots) -> Effect:
+    """The effect of the slots on every prompt."""
+    return effect_of(hear(engine, slots))
 
 
 def check_effect(effect: Effect, name: str) -> None:

@@ -88,6 +88,8 @@ def design(
         "examples": [*map(_example, shown), *_file_examples(examples_file)],
     }
     spec = find_base(base_name)
+    if options["system"]:
+        _say_if_dropped(spec, say)
     made = _maker(spec, options)
     choice: Choice | None = None
     if choose is not None and data is not None:
@@ -160,6 +162,15 @@ def _file_examples(path: Path | None) -> list[dict[str, str]]:
             )
         found.append({"prompt": messages[0].content, "completion": answer})
     return found
+
+
+def _say_if_dropped(spec: BaseSpec, out: Output) -> None:
+    """A system text that the base never sees would be a silent nothing."""
+    from adapterhub.models.loader import load_chat
+
+    chat = load_chat(spec)
+    if chat.drops_system:
+        out.say(f"note: {chat.dropping(spec.name)}: this one would change nothing")
 
 
 def _maker(

@@ -6,7 +6,7 @@ import click
 
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
-from adapterhub.cli.workbench import open_workbench
+from adapterhub.cli.workbench import open_workbench, say_what_is_lost
 
 
 @click.command("eval", short_help="Compare adapters with their base on the same items.")
@@ -49,6 +49,7 @@ def evaluate(
     bench = open_workbench(
         refs, base_name=base_name, device=device, out=out, allow=frozenset(allow)
     )
+    say_what_is_lost(bench, [item.messages for task in data for item in task.items[:1]], out)
     subjects = [(s.name, slots) for s, slots in zip(bench.subjects, bench.slots, strict=True)]
     with out.progress(unit="items") as bar:
         line = bar.add_task("evaluating", total=None, note="")

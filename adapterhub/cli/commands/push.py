@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
 from adapterhub.cli.fetching import fetcher, transfer_bar
-from adapterhub.cli.options import dry_run_option, json_option
+from adapterhub.cli.options import device_option, dry_run_option, json_option, named_base
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.refs import Ref, parse_ref
+from adapterhub.errors import UsageError
 from adapterhub.hub.client import push as push_folder
 from adapterhub.hub.client import refuse_problems
+from adapterhub.hub.folder import has_probe
 from adapterhub.hub.outgoing import outgoing
 from adapterhub.hub.remotes import LOCAL
 from adapterhub.plugin.catalog import catalog
@@ -28,6 +30,12 @@ from adapterhub.plugin.catalog import catalog
 @click.option("--parent", metavar="COMMIT", help="Refuse if the newest revision is another one.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--allow", multiple=True, metavar="CODE", help="Publish in spite of this problem.")
+@click.option("--base", "base_name", metavar="NAME", help="Take its probe on this base first.")
+@click.option(
+    "--golden", type=click.IntRange(min=1), metavar="N", help="Show N of its answers; with --base."
+)
+@click.option("--golden-from", metavar="FILE|TASK", help="To which rows; none it was trained on.")
+@device_option
 @dry_run_option
 @json_option
 def push(
@@ -38,6 +46,10 @@ def push(
     message: str | None,
     parent: str | None,
     allow: tuple[str, ...],
+    base_name: str | None,
+    golden: int | None,
+    golden_from: str | None,
+    device: str | None,
     private: bool,
     dry_run: bool,
     as_json: bool,
@@ -45,11 +57,26 @@ def push(
     """Publish SOURCE as REF: a folder, a composition.toml or a composition such as a/b+0.5*c/d.
 
     The folder is verified first; a broken adapter is not published unless --allow names the
-    problem.
+    problem. With --base, what it does to that base is recorded in what is published: a probe, which
+    whoever pulls it can hold against what it does on their machine.
     """
     out = Output(as_json=as_json)
     name = parse_ref(ref)
-    with _folder(source, name, out, to=to, allow=frozenset(allow)) as folder:
+    if (golden is None) != (golden_from is None) or (golden and base_name is None):
+        raise UsageError(
+            "golden samples need a base, a number and rows",
+            hint="push DIR REF --base NAME --golden 3 --golden-from FILE|TASK",
+        )
+    spec = named_base(base_name)
+    with ExitStack() as work:
+        folder = work.enter_context(_folder(source, name, out, to=to, allow=frozenset(allow)))
+        if spec is not None and not dry_run:
+            from adapterhub.cli.proving import Samples, proved
+
+            samples = Samples(golden, golden_from) if golden and golden_from else None
+            folder = work.enter_context(
+                proved(folder, name, spec, samples, out, device=device, allow=frozenset(allow))
+            )
         if dry_run:
             refuse_problems(folder, allow=frozenset(allow))
             sent = outgoing(folder, name=name.id)
@@ -57,6 +84,7 @@ def push(
             for path, found in sorted(sent.files.items()):
                 out.line(f"  would send {path} ({megabytes(found.stat().st_size)})")
             return
+        probed = has_probe(folder)
         with transfer_bar(out) as on_progress:
             pushed = push_folder(
                 folder,
@@ -72,6 +100,11 @@ def push(
     size = sum(entry.size for entry in pushed.files)
     out.line(f"{name.id}@{pushed.commit[:7]}   {len(pushed.files)} files · {megabytes(size)}")
     out.line(f"  to       {pushed.ref.remote} ({pushed.uri})")
+    if not probed:
+        out.say(
+            "note: it has no probe, so nobody who pulls it can tell whether it does there what it "
+            "does here; push with --base NAME records one"
+        )
     if pushed.skipped:
         out.say(f"not sent: {', '.join(pushed.skipped)}")
     out.next(f"adapterhub pull {pushed.ref.remote}:{name.id}")

@@ -11,7 +11,7 @@ import click
 
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
-from adapterhub.cli.workbench import Workbench, open_workbench
+from adapterhub.cli.workbench import Workbench, open_workbench, say_what_is_lost
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import UsageError
 
@@ -81,9 +81,12 @@ def run(
         [ref], base_name=base_name, device=device, out=out, allow=frozenset(allow)
     )
 
+    messages = (*turns, Message(role="user", content=text))
+    say_what_is_lost(bench, [messages], out)
+
     def request(*, bare: bool) -> GenerateRequest:
         return GenerateRequest(
-            messages=(*turns, Message(role="user", content=text)),
+            messages=messages,
             slots=() if bare else bench.slots[0],
             sequential=not bare and bench.subjects[0].sequential,
             max_new_tokens=max_new_tokens,

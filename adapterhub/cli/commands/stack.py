@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from adapterhub.compose.members import Member
     from adapterhub.compose.plan import Arrangement, Plan
     from adapterhub.compose.report import Overlap
+    from adapterhub.models.loader import Base
     from adapterhub.runtime.subjects import Subject
 
 
@@ -55,14 +57,16 @@ def stack(
     """Put REFs together: write a composition.toml, or with -o DIR one merged adapter.
 
     Each REF may carry a weight, as in user/en2ko-lora*0.8. Adapters of any method can be attached
-    side by side, low-rank deltas alone be merged. With --strategy sequential, each changes what
-    those named before it made.
+    side by side, low-rank deltas alone be merged. With --base, each is asked first whether it does
+    what it did when it was made, and a merged one gets a probe of its own. With --strategy
+    sequential, each changes what those named before it made.
     """
     say = Output(as_json=as_json)
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import Plan, make_plan, settle
 
     allowed = frozenset(allow)
+    base: Base | None = None
     subject = _subject(refs, weights, say, allow=allowed)
     members = subject.members
     # A slip in the name is found before torch is imported to look at the tensors.
@@ -80,8 +84,10 @@ def stack(
     if dry_run:
         _rehearse(members, plan, say)
         return
+    if base_name is not None:
+        base, plan = _replayed(members, plan, base_name, say, allow=allowed)
     if isinstance(plan, Plan) and target.suffix != ".toml":
-        _merge(members, plan, target, say, overwrite=overwrite)
+        _merge(members, plan, target, say, base=base, overwrite=overwrite)
     else:
         _write_file(members, plan, target, say, overwrite=overwrite)
 
@@ -126,6 +132,31 @@ def _check_base(
     spec = find_base(base_name)
     for member in members:
         check_made_for(member.ref, member.folder.manifest.base, spec, out, allow=allow)
+
+
+def _replayed(
+    members: Sequence[Member],
+    plan: Arrangement,
+    base_name: str,
+    out: Output,
+    *,
+    allow: frozenset[str],
+) -> tuple[Base, Arrangement]:
+    """The base, loaded, and the plan with what had to be allowed of its members on it."""
+    from adapterhub.models.bases import find_base
+    from adapterhub.models.loader import load_base
+    from adapterhub.runtime.engine import open_engine
+    from adapterhub.runtime.subjects import slot_of
+    from adapterhub.trust.attached import check_members
+
+    base = load_base(find_base(base_name))
+    engine = open_engine(base)
+    for member in members:
+        engine.rack.attach(slot_of(member), member.folder)
+    codes = check_members(engine, members, allow=allow, say=out.say)
+    for member in members:
+        engine.rack.detach(slot_of(member))
+    return base, replace(plan, allowed=tuple(sorted({*plan.allowed, *codes})))
 
 
 def _rehearse(members: Sequence[Member], plan: Arrangement, out: Output) -> None:
@@ -191,7 +222,13 @@ def _write_file(
 
 
 def _merge(
-    members: Sequence[Member], plan: Plan, target: Path, out: Output, *, overwrite: bool
+    members: Sequence[Member],
+    plan: Plan,
+    target: Path,
+    out: Output,
+    *,
+    base: Base | None,
+    overwrite: bool,
 ) -> None:
     from adapterhub.compose.executor import merge
 
@@ -200,6 +237,10 @@ def _merge(
         merged = merge(
             members, plan, target, overwrite=overwrite, on_step=lambda _: bar.advance(line)
         )
+    if base is not None:
+        from adapterhub.trust.record import record_probe
+
+        record_probe(merged.folder, base, name=target.absolute().name, say=out.say)
     out.data(_merged_json(merged))
     out.line(
         f"{merged.folder}   {plan} · relative error {merged.relative_error:.2g} · "

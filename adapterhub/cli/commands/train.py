@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What a recipe file says nothing of.
 _BESIDE_A_RECIPE = (
     "recipe_file", "out", "device", "overwrite", "restart", "find_lr", "find_lr_only", "log",
-    "as_json",
+    "golden", "as_json",
 )  # fmt: skip
 _LOGS = ("tensorboard", "trackio")
 
@@ -38,6 +38,12 @@ _LOGS = ("tensorboard", "trackio")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever a stopped run has left.")
 @click.option("--find-lr", is_flag=True, help="Find the rate first, by many short runs.")
 @click.option("--find-lr-only", is_flag=True, help="Find the rate, and train nothing with it.")
+@click.option(
+    "--golden",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show N of its answers, to rows it was not trained on.",
+)
 @click.option("--log", type=click.Choice(_LOGS), help="Where each step's figures go as well.")
 @device_option
 @json_option
@@ -46,6 +52,7 @@ def train(
     out: Path,
     device: str | None,
     log: str | None,
+    golden: int | None,
     *,
     overwrite: bool,
     restart: bool,
@@ -89,6 +96,7 @@ def train(
             device=device,
             overwrite=overwrite,
             restart=restart,
+            golden=golden or 0,
             record=record,
             say=say,
         )
@@ -106,6 +114,7 @@ def _train(
     device: str | None,
     overwrite: bool,
     restart: bool,
+    golden: int,
     record: Callable[[Step], None],
     say: Output,
 ) -> Trained:
@@ -129,6 +138,7 @@ def _train(
             on_step=on_step,
             say=say.say,
             base=found.base if found else None,
+            golden=golden,
         )
 
 

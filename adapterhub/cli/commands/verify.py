@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adapterhub.cli.fetching import pull_with_bar
-from adapterhub.cli.options import base_option, device_option, json_option
+from adapterhub.cli.options import base_option, device_option, json_option, named_base
 from adapterhub.cli.output import Output, megabytes
+from adapterhub.cli.workbench import open_workbench
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import VerificationError
+from adapterhub.hub.claims import STALE_PROBE
 from adapterhub.hub.folder import named_path
 from adapterhub.hub.verify import Problem, Report, verify_folder
 
@@ -32,10 +34,10 @@ def verify(subject: str, base_name: str | None, device: str | None, *, as_json: 
     """
     out = Output(as_json=as_json)
     folder = _locate(subject, out)
-    spec = _base(base_name)
+    spec = named_base(base_name)
     report = verify_folder(folder, base=spec)
-    if spec is not None and report.ok:
-        report = _with_effect(report, folder, spec, device=device)
+    if spec is not None and {problem.code for problem in report.problems} <= {STALE_PROBE}:
+        report = _with_effect(report, folder, subject, spec, device=device)
     out.data(
         {
             "ok": report.ok,
@@ -58,19 +60,20 @@ def _locate(subject: str, out: Output) -> Path:
     return pull_with_bar(parse_ref(subject), out).folder
 
 
-def _base(name: str | None) -> BaseSpec | None:
-    if name is None:
-        return None
-    from adapterhub.models.bases import find_base
-
-    return find_base(name)
-
-
-def _with_effect(report: Report, folder: Path, spec: BaseSpec, *, device: str | None) -> Report:
+def _with_effect(
+    report: Report, folder: Path, subject: str, spec: BaseSpec, *, device: str | None
+) -> Report:
+    """The report with what the adapter, or each member of a composition, does to the base."""
+    if "members" in report.facts:
+        bench = open_workbench([subject], base_name=spec.name, device=device, out=Output())
+        count = len(bench.subjects[0].members)
+        effect = f"each of its {count} members changes the base as its probe says, if it has one"
+        return replace(report, facts={**report.facts, "members": count, "effect": effect})
     from adapterhub.trust.attached import verify_attached
 
     problems, facts = verify_attached(folder, spec, device=device)
-    return Report(ok=not problems, problems=tuple(problems), facts={**report.facts, **facts})
+    found = (*report.problems, *problems)
+    return Report(ok=not found, problems=found, facts={**report.facts, **facts})
 
 
 def _show(subject: str, report: Report, out: Output) -> None:
@@ -82,7 +85,7 @@ def _show(subject: str, report: Report, out: Output) -> None:
         rows.append(
             ("idle", f"{facts['zero_modules']} of {facts['modules']} modules change nothing")
         )
-    for key in ("rank", "scaling", "members", "base_match", "effect"):
+    for key in ("rank", "scaling", "members", "base_match", "probe", "effect", "golden"):
         if key in facts:
             rows.append((key.replace("_", " "), str(facts[key])))
     out.line(f"{subject}   {'no problem found' if report.ok else 'PROBLEMS'}")
