@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.match import base_text, match_base, record_of, source_of
 from adapterhub.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check_made_for(
         raise MismatchError(
             f"{name} was made for {base_text(record)}, but {spec.name} is "
             f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"add its own base: adapterhub base add NAME {record.id}; or go on with "
+            hint=f"add its own base: adapterhub base add NAME {source_of(record)}; or go on with "
             f"--allow {WRONG_BASE}",
         )
     for difference in (found.reason, *found.differences):

@@ -12,6 +12,7 @@ from typing import Literal
 from adapterhub.domain.base import BaseSpec, same_base
 from adapterhub.domain.manifest import BaseRecord
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
 
@@ -72,6 +73,12 @@ def base_text(record: BaseRecord) -> str:
     if record.revision is None:
         return record.id
     return f"{record.id}@{record.revision.removeprefix('sha256:')[:12]}"
+
+
+def source_of(record: BaseRecord) -> str:
+    """What to tell a person to add: a name on the hub, never a path or words of a stranger, which
+    may be meant for their shell."""
+    return record.id if _HUB_ID.fullmatch(record.id) else "SOURCE"
 
 
 def _other_commit(one: str | None, other: str | None) -> bool:

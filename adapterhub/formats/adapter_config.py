@@ -1,15 +1,18 @@
-"""The bytes of `adapter_config.json`, key by key against what peft 0.21 writes for LoRA.
+"""The bytes of `adapter_config.json`, key by key against what peft has written since 0.1.
 
-Follows nothing the file names: no import, no path, no base.
+Follows nothing the file names: no import, no path, no base. Since when a key is known and whether
+it matters stands in `domain.peft_keys`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from adapterhub.domain.manifest import CONFIG_FILE
+from adapterhub.domain.peft_keys import KEYS, NEWEST, says_nothing
 from adapterhub.errors import FormatError
 from adapterhub.formats import config_rules as rules
 from adapterhub.formats.strict_json import loads_strict
@@ -24,7 +27,12 @@ _SHARED: dict[str, rules.Rule] = {
     "revision": rules.nullable(rules.text(200)),
     "task_type": rules.nullable(rules.text(64)),
 }
-_LORA: dict[str, rules.Rule] = _SHARED | {
+_MODULES: dict[str, rules.Rule] = _SHARED | {
+    "exclude_modules": rules.nullable(rules.modules),
+    "modules_to_save": rules.nullable(rules.listing(rules.text(512))),
+    "target_modules": rules.nullable(rules.modules),
+}
+_LORA: dict[str, rules.Rule] = _MODULES | {
     "alora_invocation_tokens": rules.nullable(rules.listing(rules.whole(0, 2**31))),
     "alpha_pattern": rules.nullable(rules.patterns(rules.number(above=0, most=1e6))),
     "arrow_config": rules.nullable(rules.table),
@@ -32,7 +40,6 @@ _LORA: dict[str, rules.Rule] = _SHARED | {
     "corda_config": rules.nullable(rules.table),
     "ensure_weight_tying": rules.nullable(rules.flag),
     "eva_config": rules.nullable(rules.table),
-    "exclude_modules": rules.nullable(rules.modules),
     "fan_in_fan_out": rules.nullable(rules.flag),
     "init_lora_weights": rules.nullable(rules.either(rules.flag, rules.text(64))),
     "kasa_config": rules.nullable(rules.table),
@@ -49,12 +56,10 @@ _LORA: dict[str, rules.Rule] = _SHARED | {
     "megatron_config": rules.nullable(rules.table),
     # peft imports the module of this name, so it may be no other.
     "megatron_core": rules.nullable(rules.one_of("megatron.core")),
-    "modules_to_save": rules.nullable(rules.listing(rules.text(512))),
     "monteclora_config": rules.nullable(rules.table),
     "qalora_group_size": rules.nullable(rules.whole(1, 65_536)),
     "r": rules.whole(1, 4096),
     "rank_pattern": rules.nullable(rules.patterns(rules.whole(1, 4096))),
-    "target_modules": rules.nullable(rules.modules),
     "target_parameters": rules.nullable(rules.listing(rules.text(512))),
     "trainable_token_indices": rules.nullable(
         rules.either(rules.listing(rules.whole(0, 2**31)), rules.table)
@@ -65,20 +70,79 @@ _LORA: dict[str, rules.Rule] = _SHARED | {
     "use_rslora": rules.nullable(rules.flag),
     "velora_config": rules.nullable(rules.table),
 }
-_REQUIRED = ("r", "lora_alpha")
+_SIZE = rules.nullable(rules.whole(1, 2**24))
+_START: dict[str, rules.Rule] = {
+    "prompt_tuning_init": rules.nullable(rules.one_of("RANDOM", "SAMPLE_VOCAB", "TEXT")),
+    "prompt_tuning_init_text": rules.nullable(rules.anything),
+}
+_VIRTUAL: dict[str, rules.Rule] = _SHARED | {
+    "modules_to_save": rules.nullable(rules.listing(rules.text(512))),
+    "num_attention_heads": _SIZE,
+    "num_layers": _SIZE,
+    "num_transformer_submodules": rules.nullable(rules.whole(1, 2)),
+    "num_virtual_tokens": rules.whole(1, 1_000_000),
+    "token_dim": _SIZE,
+}
+_RULES: dict[str, dict[str, rules.Rule]] = {
+    "LORA": _LORA,
+    "IA3": _MODULES
+    | {
+        "fan_in_fan_out": rules.nullable(rules.flag),
+        "feedforward_modules": rules.nullable(rules.modules),
+        "init_ia3_weights": rules.nullable(rules.flag),
+    },
+    "LN_TUNING": _MODULES | {"modules_to_save": rules.nullable(rules.modules)},
+    "PROMPT_TUNING": _VIRTUAL
+    | _START
+    | {
+        "tokenizer_kwargs": rules.nullable(rules.table),
+        "tokenizer_name_or_path": rules.nullable(rules.text(1000)),
+    },
+    "PREFIX_TUNING": _VIRTUAL
+    | _START
+    | {
+        "encoder_hidden_size": _SIZE,
+        "init_weights": rules.nullable(rules.one_of("zero")),
+        "prefix_projection": rules.nullable(rules.flag),
+    },
+    "P_TUNING": _VIRTUAL
+    | {
+        "encoder_dropout": rules.nullable(rules.number(least=0, most=1)),
+        "encoder_hidden_size": _SIZE,
+        "encoder_num_layers": rules.nullable(rules.whole(1, 100)),
+        "encoder_reparameterization_type": rules.nullable(rules.one_of("MLP", "LSTM")),
+    },
+}
+_TOKENS = ("num_virtual_tokens",)
+_REQUIRED = {
+    "LORA": ("r", "lora_alpha"),
+    "PROMPT_TUNING": _TOKENS,
+    "PREFIX_TUNING": _TOKENS,
+    "P_TUNING": _TOKENS,
+}
 _HINT = "correct the key, or ask the adapter's author to"
 
 
 def decode_config(data: bytes, *, name: str = CONFIG_FILE) -> dict[str, Any]:
     """The checked object; of keys peft does not know, those that say nothing are dropped.
 
-    A LoRA config is held to the keys of LoraConfig; another method's to the keys all share, and
-    to limits. Raises FormatError naming file and key.
+    A config of a method that is read here is held to that method's keys; another's to the keys all
+    share, and to limits. Raises FormatError naming file and key.
     """
+    return check_config(_parse(data, name), name=name)
+
+
+def dropped_keys(data: bytes, *, name: str = CONFIG_FILE) -> tuple[str, ...]:
+    """The keys that `decode_config` leaves out of an object it accepts, sorted."""
+    value = _parse(data, name)
+    return tuple(sorted(value.keys() - check_config(value, name=name).keys()))
+
+
+def _parse(data: bytes, name: str) -> dict[str, Any]:
     value = loads_strict(data, name=name, max_depth=8)
     if not isinstance(value, dict):
         raise FormatError(f"{name} is not an object", hint=_HINT)
-    return check_config(value, name=name)
+    return value
 
 
 def encode_config(config: Mapping[str, Any]) -> bytes:
@@ -95,22 +159,37 @@ def encode_config(config: Mapping[str, Any]) -> bytes:
 
 def check_config(config: Mapping[str, Any], *, name: str = CONFIG_FILE) -> dict[str, Any]:
     """The object by the rules of the method that its peft_type names."""
-    lora = config.get("peft_type") == "LORA"
-    table = _LORA if lora else _SHARED
+    kind = config.get("peft_type")
+    table = _RULES.get(kind, _SHARED) if isinstance(kind, str) else _SHARED
     kept = {}
     for key, value in config.items():
         if key in table:
             problem = table[key](value)
-        elif not lora:
+        elif table is _SHARED:
             problem = rules.anything(value)
-        elif value in (None, False, "", [], {}):
+        elif says_nothing(key, value, KEYS[str(kind)]):
             continue
         else:
-            problem = "is unknown to peft 0.21's LoraConfig, and so is what it asks for"
+            problem = _unknown(config)
         if problem:
             raise FormatError(f"{name}: {key[:80]!r} {problem}", hint=_HINT)
         kept[key] = value
-    missing = next((key for key in _REQUIRED if lora and key not in kept), None)
+    missing = next((key for key in _REQUIRED.get(str(kind), ()) if key not in kept), None)
     if missing:
         raise FormatError(f"{name}: {missing!r} is missing", hint=_HINT)
     return kept
+
+
+def _unknown(config: Mapping[str, Any]) -> str:
+    """Which peft brought the key is known only by the release that wrote the file."""
+    writer = config.get("peft_version")
+    wrote = re.fullmatch(
+        r"(\d{1,4})\.(\d{1,4})(\.\S{1,60})?", writer if isinstance(writer, str) else ""
+    )
+    newest = tuple(map(int, NEWEST.split(".")))
+    if wrote and (int(wrote[1]), int(wrote[2])) > newest:
+        return (
+            f"came with a peft after {NEWEST} (peft {writer} wrote it), "
+            "and what it asks for is not known here"
+        )
+    return f"is unknown to peft {NEWEST} for {config['peft_type']}, and so is what it asks for"

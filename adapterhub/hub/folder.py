@@ -22,7 +22,7 @@ from adapterhub.domain.manifest import (
     Parent,
 )
 from adapterhub.errors import FormatError, NotFoundError
-from adapterhub.formats.adapter_config import decode_config
+from adapterhub.formats.adapter_config import decode_config, dropped_keys
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.formats.manifest import decode_manifest
 from adapterhub.hub.files import digests
@@ -73,6 +73,12 @@ def read_manifest(path: Path) -> Manifest | None:
 def read_config(path: Path) -> dict[str, Any] | None:
     data = _bytes(path / CONFIG_FILE)
     return None if data is None else decode_config(data)
+
+
+def ignored_keys(path: Path) -> tuple[str, ...]:
+    """What the config holds that no method knows and that says nothing."""
+    data = _bytes(path / CONFIG_FILE)
+    return () if data is None else dropped_keys(data)
 
 
 def read_composition(path: Path) -> PinnedComposition | None:

@@ -67,6 +67,8 @@ def _check_contents(
     config = _reading("bad-config", problems, lambda: folders.read_config(path))
     composition = _reading("bad-composition", problems, lambda: folders.read_composition(path))
     manifest = _reading("bad-manifest", problems, lambda: folders.read_manifest(path))
+    if config is not None and (ignored := folders.ignored_keys(path)):
+        facts["ignored_keys"] = ", ".join(ignored)
     if composition is not None:
         facts["members"] = "unchecked"
     unread = {problem.code for problem in problems} - {"two-adapters"}

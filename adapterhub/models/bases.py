@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.match import base_text, match_base, record_of, source_of
 from adapterhub.domain.quantization import Scheme
 from adapterhub.errors import AdapterhubError, FormatError, MismatchError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import decode_base, encode_base
@@ -101,11 +101,11 @@ def base_for(record: BaseRecord) -> BaseSpec:
         raise MismatchError(
             f"the adapter was made for {base_text(record)}; {base.name} is "
             f"{base_text(record_of(base))}, {found.reason}",
-            hint=f"add the right one: adapterhub base add NAME {record.id}",
+            hint=f"add the right one: adapterhub base add NAME {source_of(record)}",
         )
     raise NotFoundError(
         f"the adapter's base, {record.id}, is not on this machine",
-        hint=f"add it: adapterhub base add NAME {record.id}, or name another with --base",
+        hint=f"add it: adapterhub base add NAME {source_of(record)}, or name another with --base",
     )
 
 

@@ -85,7 +85,9 @@ def _show(subject: str, report: Report, out: Output) -> None:
         rows.append(
             ("idle", f"{facts['zero_modules']} of {facts['modules']} modules change nothing")
         )
-    for key in ("rank", "scaling", "members", "base_match", "probe", "effect", "golden"):
+    for key in (
+        "rank", "scaling", "ignored_keys", "members", "base_match", "probe", "effect", "golden",
+    ):  # fmt: skip
         if key in facts:
             rows.append((key.replace("_", " "), str(facts[key])))
     out.line(f"{subject}   {'no problem found' if report.ok else 'PROBLEMS'}")

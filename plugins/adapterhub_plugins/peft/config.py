@@ -13,6 +13,7 @@ from typing import Any
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.options import choice, flag, layer_numbers, number, refuse_unknown, whole
 from adapterhub.domain.patterns import matching_key
+from adapterhub.domain.peft_keys import KEYS, for_release
 from adapterhub.domain.targets import family_targets
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 from adapterhub_plugins.peft.describe import refuse_base_changing_start
@@ -87,7 +88,7 @@ def to_peft(config: Mapping[str, Any]) -> Any:
     """A `peft.LoraConfig`. Raises CapabilityError or MismatchError naming the key at fault."""
     from dataclasses import fields
 
-    from peft import LoraConfig
+    from peft import LoraConfig, __version__
 
     unsupported = [
         *(
@@ -101,7 +102,8 @@ def to_peft(config: Mapping[str, Any]) -> Any:
     for key in unsupported:
         raise CapabilityError(
             f"this adapter uses {key}, which lora here does not attach",
-            hint="ask its author for one without, or load it with plain peft",
+            hint="ask its author for one without, or load it with plain peft "
+            f"{KEYS['LORA'][key].since} or later",
         )
     if config.get("bias", "none") != "none":
         raise CapabilityError(
@@ -110,14 +112,8 @@ def to_peft(config: Mapping[str, Any]) -> Any:
         )
     refuse_base_changing_start(config)
     known = {field.name for field in fields(LoraConfig)}
-    unknown = sorted(set(config) - known)
-    if unknown:
-        raise MismatchError(
-            f"the installed peft does not know {unknown[0]!r} of this adapter's config",
-            hint="pip install -U peft",
-        )
     try:
-        return LoraConfig(**config)
+        return LoraConfig(**for_release(config, known, release=__version__))
     except (AttributeError, TypeError, ValueError) as error:
         raise MismatchError(
             f"the installed peft refuses this adapter's config: {str(error).splitlines()[0]}",

