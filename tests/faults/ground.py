@@ -37,6 +37,7 @@ from adapterhub.testing.tiny import (
     tiny_model,
     write_tokenizer,
 )
+from adapterhub.trust.record import record_probe
 
 ID = "acme/tiny-llama"
 SLOT = "made"
@@ -88,7 +89,7 @@ BASES: Mapping[str, Kind] = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Ground:
     """`sources` holds what transformers loads; the bases of `home` were made of them."""
 
@@ -189,6 +190,7 @@ def write_adapter(ground: Ground, folder: Path, made: Made) -> Path:
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     manifest = Manifest(method=made.method, config_version=1, base=record_of(base.spec))
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+    record_probe(folder, base, name=folder.name)
     return folder
 
 

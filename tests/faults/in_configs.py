@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from tests.faults.draft import Draft, Tensors, module
 from tests.faults.fault import Fault
 
@@ -77,6 +79,15 @@ def missing_parent(draft: Draft) -> None:
     (draft.folder / "composition.toml").write_text(text)
 
 
+def forget_base(draft: Draft) -> None:
+    """All that is left is the name, which these bases share."""
+    file = draft.folder / "adapterhub.json"
+    manifest = decode_manifest(file.read_bytes())
+    base = replace(manifest.base, fingerprint=None, revision=None)
+    file.write_bytes(encode_manifest(replace(manifest, base=base)))
+    draft.config(revision=None)
+
+
 def louder(name: str, tensor: Any) -> Any:
     return tensor * 1000 if "lora_B" in name else tensor
 
@@ -122,7 +133,7 @@ CONFIGS: tuple[Fault, ...] = (
           plant=lambda d: d.config(target_modules=["q_proj", "k_proj", "v_proj", "down_proj"])),
     Fault(name="modules_to_save, and the file has none", says="modules_to_save names lm_head",
           plant=lambda d: d.config(modules_to_save=["lm_head"])),
-    Fault(name="bias all, and the file has none", says="bias.*all",
+    Fault(name="bias all, and the file has none", says="bias is .all., and the file has none",
           plant=lambda d: d.config(bias="all")),
     Fault(name="a bias in the file, and the config says none", says="no place in the config.*bias",
           plant=lambda d: d.tensors(one_bias)),
@@ -132,19 +143,19 @@ CONFIGS: tuple[Fault, ...] = (
           start="dora", plant=lambda d: d.config(use_dora=False)),
     Fault(name="a plain LoRA that calls itself a DoRA", says="lack a DoRA magnitude",
           plant=lambda d: d.config(use_dora=True)),
-    Fault(name="rsLoRA that calls itself a plain LoRA", says="times as much|norm|effect",
+    Fault(name="rsLoRA that calls itself a plain LoRA", says="times as large",
           start="rslora", plant=lambda d: d.config(use_rslora=False), probe=True),
     Fault(name="fan_in_fan_out flipped", says="fan_in_fan_out",
           plant=lambda d: d.config(fan_in_fan_out=True)),
     Fault(name="PiSSA's start, which edits the base", says="pissa",
           plant=lambda d: d.config(init_lora_weights="pissa")),
-    Fault(name="two layers have each other's weights", says="effect|norm",
+    Fault(name="two layers have each other's weights", says="changed after its probe|points elsewhere|times as large",
           plant=lambda d: d.tensors(rotated), probe=True),
-    Fault(name="another adapter's weights under this config", says="effect|norm",
+    Fault(name="another adapter's weights under this config", says="changed after its probe|points elsewhere|times as large",
           plant=other_weights, probe=True),
-    Fault(name="the sign of every B is flipped", says="effect|norm",
+    Fault(name="the sign of every B is flipped", says="changed after its probe|points elsewhere|times as large",
           plant=lambda d: d.each(lambda n, t: -t if "lora_B" in n else t), probe=True),
-    Fault(name="every B times 1000", says="effect|norm", plant=lambda d: d.each(louder),
+    Fault(name="every B times 1000", says="changed after its probe|points elsewhere|times as large", plant=lambda d: d.each(louder),
           probe=True),
     Fault(name="another adapter's manifest", says="the method is ia3, but .* says LORA",
           plant=other_manifest),
@@ -158,6 +169,10 @@ CONFIGS: tuple[Fault, ...] = (
 )  # fmt: skip
 
 BASES: tuple[Fault, ...] = (
+    Fault(name="another base of the same shape, nobody wrote down which", says="points elsewhere",
+          base="stranger", plant=forget_base, probe=True),
+    Fault(name="a fine-tune of the base, nobody wrote down which", says="points elsewhere",
+          base="tuned", plant=forget_base, probe=True),
     Fault(name="a fine-tune of the base, by the base's name", says="other revision|another",
           base="tuned"),
     Fault(name="another precision than it was trained on", says="trained on bf16.*nf4",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +27,7 @@ from adapterhub.trust.effect import check_effect, measure_effect
 from tests.faults.fault import Use
 from tests.faults.ground import Ground
 
+Load = Callable[["Case"], Any]
 Kind = Literal["raise", "warn", "silent", "-"]
 
 
@@ -49,35 +50,29 @@ class Case:
     beside: Path
 
 
-def by_peft(case: Case) -> Outcome:
+def by_peft(case: Case) -> Any:
     from peft import PeftModel
 
-    def load() -> Any:
-        bare = _bare(case.ground, case.base)
-        if case.use == "load":
-            return PeftModel.from_pretrained(bare, str(case.folder))
-        model = PeftModel.from_pretrained(bare, str(case.beside))
-        model.load_adapter(str(case.folder), adapter_name="second")
-        if case.use == "by-name":
-            model.set_adapter("second")
+    bare = _bare(case.ground, case.base)
+    if case.use == "load":
+        return PeftModel.from_pretrained(bare, str(case.folder))
+    model = PeftModel.from_pretrained(bare, str(case.beside))
+    model.load_adapter(str(case.folder), adapter_name="second")
+    if case.use == "by-name":
+        model.set_adapter("second")
+    return model
+
+
+def by_transformers(case: Case) -> Any:
+    model = _bare(case.ground, case.base)
+    if case.use == "load":
+        model.load_adapter(str(case.folder))
         return model
-
-    return _heard(case, load)
-
-
-def by_transformers(case: Case) -> Outcome:
-    def load() -> Any:
-        model = _bare(case.ground, case.base)
-        if case.use != "load":
-            model.load_adapter(str(case.beside))
-            model.load_adapter(str(case.folder), adapter_name="second")
-            # transformers activates what it loads, so staying with the first takes a word.
-            model.set_adapter("second" if case.use == "by-name" else "default")
-        else:
-            model.load_adapter(str(case.folder))
-        return model
-
-    return _heard(case, load)
+    model.load_adapter(str(case.beside))
+    model.load_adapter(str(case.folder), adapter_name="second")
+    # transformers activates what it loads, so staying with the first takes a word.
+    model.set_adapter("second" if case.use == "by-name" else "default")
+    return model
 
 
 def by_us(case: Case) -> Outcome:
@@ -124,17 +119,24 @@ def _refused(use: Callable[[], None]) -> Outcome:
     return Outcome("silent")
 
 
-def _heard(case: Case, load: Callable[[], Any]) -> Outcome:
-    """Load and ask once, listening to warnings and to logs."""
+def heard(load: Load, case: Case, *, usual: Collection[str]) -> Outcome:
+    """Load and ask once; a library has said what it does not say of a sound adapter."""
     if case.use == "compose":
         return Outcome("-")
     try:
-        with listening() as said, torch.no_grad():
-            model = load()
-            model.eval()(input_ids=torch.arange(16)[None], use_cache=False)
+        found = [text for text in said_by(load, case) if text not in usual]
     except Exception as error:  # noqa: BLE001 - whatever a library raises is its answer
         return Outcome("raise", f"{type(error).__name__}: {error}".splitlines()[0])
-    return Outcome("warn", said[0]) if said else Outcome("silent")
+    return Outcome("warn", found[0]) if found else Outcome("silent")
+
+
+def said_by(load: Load, case: Case) -> list[str]:
+    """Every warning and log record of loading an adapter and asking the model once."""
+    if case.use == "compose":
+        return []
+    with listening() as said, torch.no_grad():
+        load(case).eval()(input_ids=torch.arange(16)[None], use_cache=False)
+    return said
 
 
 @cache

@@ -12,20 +12,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from adapterhub.domain.manifest import MANIFEST_FILE
+from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from tests.faults.draft import Draft
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, Use
 from tests.faults.ground import Ground, copied
 from tests.faults.in_configs import BASES, CONFIGS
 from tests.faults.in_files import FILES
-from tests.faults.loaders import Case, Outcome, by_peft, by_transformers, by_us
+from tests.faults.loaders import (
+    Case, Load, Outcome, by_peft, by_transformers, by_us, heard, said_by,
+)  # fmt: skip
 from tests.faults.measured import MEASURED
 
 FAULTS: tuple[Fault, ...] = (*MEASURED, *FILES, *CONFIGS, *BASES)
-OTHERS = {"peft": by_peft, "transformers": by_transformers}
+OTHERS: dict[str, Load] = {"peft": by_peft, "transformers": by_transformers}
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,18 @@ def plant(fault: Fault, ground: Ground, work: Path) -> Case:
     folder = copied(ground.adapter(fault.start), work / "faulty")
     for other in ("second", "ia3"):
         copied(ground.adapter(other), work / f"source-{other}")
+    if not fault.probe:  # what it is to be found by is the fault, not that something was changed
+        unprobed(folder)
     fault.plant(Draft(folder))
     ground.spec(fault.base)
     beside = work / "source-second"
     return Case(ground=ground, folder=folder, base=fault.base, use=fault.use, beside=beside)
+
+
+def unprobed(folder: Path) -> None:
+    manifest = folder / MANIFEST_FILE
+    found = decode_manifest(manifest.read_bytes())
+    manifest.write_bytes(encode_manifest(replace(found, probe=None)))
 
 
 def told(fault: Fault, ground: Ground) -> Outcome:
@@ -67,8 +80,18 @@ def measure(fault: Fault, ground: Ground) -> Row:
     outcomes = {"adapterhub": told(fault, ground)}
     for library, load in OTHERS.items():
         with tempfile.TemporaryDirectory() as work:
-            outcomes[library] = load(plant(fault, ground, Path(work)))
+            case = plant(fault, ground, Path(work))
+            outcomes[library] = heard(load, case, usual=usual(load, fault.start, fault.use, ground))
     return Row(fault, outcomes)
+
+
+@cache
+def usual(load: Load, start: str, use: Use, ground: Ground) -> frozenset[str]:
+    """What a library says of a sound adapter, used in the same way on its own base."""
+    folder = ground.adapter(start)
+    beside = ground.adapter("second")
+    case = Case(ground=ground, folder=folder, base="tiny", use=use, beside=beside)
+    return frozenset(said_by(load, case))
 
 
 def counts(rows: Iterable[Row], library: str) -> str:
