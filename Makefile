@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-long check bench clean
+.PHONY: setup demo test test-long check bench faults clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,9 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.stacking
+
+faults: setup
+	$(BIN)/python -W ignore -m tests.faults.table
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,6 +15,7 @@ from tests.faults.fault import Fault
 
 MAGNITUDE = "lora_magnitude_vector"
 NEW_TOKEN = 263  # one past the tiny bases' vocabulary
+CHANGED = "changed after its probe|points elsewhere|times as large"
 MISSING_PARENT = """\
 schema_version = 1
 strategy = "linear"
@@ -149,13 +150,13 @@ CONFIGS: tuple[Fault, ...] = (
           plant=lambda d: d.config(fan_in_fan_out=True)),
     Fault(name="PiSSA's start, which edits the base", says="pissa",
           plant=lambda d: d.config(init_lora_weights="pissa")),
-    Fault(name="two layers have each other's weights", says="changed after its probe|points elsewhere|times as large",
+    Fault(name="two layers have each other's weights", says=CHANGED,
           plant=lambda d: d.tensors(rotated), probe=True),
-    Fault(name="another adapter's weights under this config", says="changed after its probe|points elsewhere|times as large",
+    Fault(name="another adapter's weights under this config", says=CHANGED,
           plant=other_weights, probe=True),
-    Fault(name="the sign of every B is flipped", says="changed after its probe|points elsewhere|times as large",
+    Fault(name="the sign of every B is flipped", says=CHANGED,
           plant=lambda d: d.each(lambda n, t: -t if "lora_B" in n else t), probe=True),
-    Fault(name="every B times 1000", says="changed after its probe|points elsewhere|times as large", plant=lambda d: d.each(louder),
+    Fault(name="every B times 1000", says=CHANGED, plant=lambda d: d.each(louder),
           probe=True),
     Fault(name="another adapter's manifest", says="the method is ia3, but .* says LORA",
           plant=other_manifest),

@@ -25,7 +25,14 @@ from tests.faults.ground import Ground, copied
 from tests.faults.in_configs import BASES, CONFIGS
 from tests.faults.in_files import FILES
 from tests.faults.loaders import (
-    Case, Load, Outcome, by_peft, by_transformers, by_us, heard, said_by,
+    Case,
+    Load,
+    Outcome,
+    by_peft,
+    by_transformers,
+    by_us,
+    heard,
+    said_by,
 )  # fmt: skip
 from tests.faults.measured import MEASURED
 
