@@ -38,7 +38,7 @@ class Rack:
         """Attach a stored adapter, if the slot does not hold it already."""
         if slot not in self.attached:
             method = method_of(folder.manifest.method)
-            self._check(folder)
+            self.check_base(folder)
             with quiet():
                 self.attached[slot] = method.attach(
                     self.base, slot, folder.config or {}, state=read_state(folder)
@@ -109,7 +109,8 @@ class Rack:
             if slot not in staying:
                 adapter.deactivate()
 
-    def _check(self, folder: AdapterFolder) -> None:
+    def check_base(self, folder: AdapterFolder) -> None:
+        """Raises CapabilityError for a method that needs the base in another precision."""
         record = catalog().methods[folder.manifest.method]
         quantized = self.base.spec.scheme.quantized
         if quantized and Capability.QUANTIZED_BASE not in record.capabilities:

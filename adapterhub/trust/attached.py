@@ -59,11 +59,12 @@ def verify_attached(
         return [], {"effect": "unchecked: it is its members, each of which can be verified"}
     engine = open_engine(load_base(spec, device=device))
     try:
-        engine.rack.attach(SLOT, folder)
-    except CapabilityError as error:  # of ours: nothing is wrong with the adapter
-        return [], {"effect": f"unchecked: {error.message}"}
+        engine.rack.check_base(folder)
+        unchecked = _attach(engine, folder)
     except AdapterhubError as error:
         return [Problem("does-not-fit", error.message, error.hint or "")], {"effect": "none"}
+    if unchecked:
+        return [], {"effect": f"unchecked: {unchecked}"}
     verdict = judge(engine, SLOT, folder, fresh=True).verdict
     problem = verdict.problem(path.name)
     problems, facts = ([problem] if problem else []), facts_of(verdict)
@@ -73,6 +74,15 @@ def verify_attached(
         problems += found
         facts["golden"] = said
     return problems, facts
+
+
+def _attach(engine: ReferenceEngine, folder: AdapterFolder) -> str:
+    """Why our method cannot attach what peft may: no fault of the adapter's. Empty if it could."""
+    try:
+        engine.rack.attach(SLOT, folder)
+    except CapabilityError as error:
+        return error.message
+    return ""
 
 
 def judge_stored(path: Path, spec: BaseSpec, *, device: str | None = None) -> Verdict:
