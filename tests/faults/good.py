@@ -6,6 +6,7 @@ Trained ones are made once and written down in many ways; `quick` is the share t
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def as_of(kind: str, release: str) -> Callable[[Draft], None]:
     def rewrite(draft: Draft) -> None:
         kept = {k: v for k, v in draft.read_config().items() if k in fields(kind, release)}
         older = fields(kind, release) | kept | {"peft_type": kind}
-        draft.config(**older, base_model_name_or_path=ID)
+        draft.config_text(json.dumps(older | {"base_model_name_or_path": ID}))
 
     return rewrite
 

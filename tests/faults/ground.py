@@ -25,6 +25,7 @@ from adapterhub.formats.manifest import encode_manifest
 from adapterhub.models.bases import SPEC_FILE, add_base, base_folder
 from adapterhub.models.loader import Base, load_base
 from adapterhub.models.quiet import quiet
+from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import method_of
 from adapterhub.runtime.engine import ReferenceEngine, open_engine
 from adapterhub.testing.practice import shake, train
@@ -188,7 +189,9 @@ def write_adapter(ground: Ground, folder: Path, made: Made) -> Path:
     (folder / CONFIG_FILE).write_bytes(encode_config(config))
     if state:
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    manifest = Manifest(method=made.method, config_version=1, base=record_of(base.spec))
+    record = catalog().methods[made.method]
+    manifest = Manifest(method=record.stored_as or record.name, config_version=1,
+                        base=record_of(base.spec))  # fmt: skip
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
     record_probe(folder, base, name=folder.name)
     return folder
