@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-long fuzz check bench crashes clean
+.PHONY: setup demo test test-long fuzz check bench crashes faults clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ bench: setup
 crashes: setup
 	$(BIN)/python -m tests.bench.crashes
 	$(BIN)/python -m tests.bench.changed_bytes
+
+faults: setup
+	$(BIN)/python -W ignore -m tests.faults.table
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

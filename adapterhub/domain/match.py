@@ -135,6 +135,8 @@ def _differences(one: BaseRecord, other: BaseRecord) -> tuple[str, ...]:
     if one.scheme and other.scheme and one.scheme != other.scheme:
         found.append(f"it was trained on {one.scheme}, this base is {other.scheme}")
     left, right = one.fingerprint, other.fingerprint
+    if left and right and left.layout != right.layout:
+        found.append("its tensors' names, shapes or precision are not this base's")
     if left and right and left.tokenizer and right.tokenizer and left.tokenizer != right.tokenizer:
         found.append("its tokenizer is not this base's")
     if left and right and left.chat_template != right.chat_template:

@@ -34,6 +34,7 @@ from adapterhub.hub.claims import (
 )
 from adapterhub.hub.folder import LORA_METHOD
 from adapterhub.hub.lora_layout import Layout, layout_facts, layout_problems, read_layout
+from adapterhub.hub.notes import add_notes, config_notes, dtype_problems, family_of, layout_notes
 from adapterhub.hub.paths import MAX_FILES, check_paths, unsafe
 from adapterhub.hub.problems import Problem, Report, few
 from adapterhub.plugin.catalog import catalog
@@ -86,6 +87,7 @@ def _check_contents(
             problems += probe_problems(path, manifest, config, facts)
         if base:
             problems += base_problems(manifest.base, base, facts)
+        add_notes(facts, config_notes(config, family_of(manifest, base)))
     method = manifest.method if manifest else None
     entry = catalog().methods.entries.get(method or "")
     if entry is not None and not entry.record.tensors:
@@ -163,6 +165,7 @@ def _check_weights(
                 "the training run diverged; ask its author for an earlier checkpoint",
             )
         )
+    problems += dtype_problems(header)
     if config is None:
         return
     method = manifest.method if manifest else None
@@ -212,6 +215,7 @@ def _check_lora(
     if checked is not None:
         problems += layout_problems(checked, layout)
         facts |= layout_facts(checked, layout)
+        add_notes(facts, layout_notes(checked, layout))
     zero = {name.removeprefix(PEFT_PREFIX) for name in find_zero(path, header)}
     problems += _effect_problems(layout, zero, facts)
 

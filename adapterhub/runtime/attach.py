@@ -38,7 +38,7 @@ class Rack:
     def attach(self, slot: str, folder: AdapterFolder) -> AttachedAdapter:
         """Attach a stored adapter, if the slot does not hold it already."""
         if slot not in self.attached:
-            method = open_method(self._checked(folder))
+            method = open_method(self.check_base(folder))
             with quiet():
                 self.attached[slot] = method.attach(
                     self.base, slot, folder.config or {}, state=read_state(folder)
@@ -114,9 +114,9 @@ class Rack:
             if slot not in staying:
                 adapter.deactivate()
 
-    def _checked(self, folder: AdapterFolder) -> Method:
-        """Raises NotFoundError for a method that is not here, CapabilityError for a base that it
-        does not work on."""
+    def check_base(self, folder: AdapterFolder) -> Method:
+        """The method's record. Raises NotFoundError for a method that is not here, CapabilityError
+        for a base that it does not work on."""
         record = catalog().method_for(folder.manifest)
         quantized = self.base.spec.scheme.quantized
         if quantized and Capability.QUANTIZED_BASE not in record.capabilities:

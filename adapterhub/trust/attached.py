@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.probe import Environment, Probe
 from adapterhub.domain.protocols import AttachedAdapter
-from adapterhub.errors import AdapterhubError, NoEffectError
+from adapterhub.errors import AdapterhubError, CapabilityError, NoEffectError
 from adapterhub.hub.folder import AdapterFolder, adapter_digest, read_folder
+from adapterhub.hub.notes import add_notes
 from adapterhub.hub.problems import Problem
 from adapterhub.models.loader import load_base
 from adapterhub.runtime.attach import read_state
 from adapterhub.runtime.engine import ReferenceEngine, open_engine
 from adapterhub.runtime.subjects import slot_of
+from adapterhub.trust.companions import companion_notes
 from adapterhub.trust.effect import Heard, check_effect, effect_of, hear
 from adapterhub.trust.golden import repeat_golden
 from adapterhub.trust.norms import module_norms
@@ -57,17 +59,30 @@ def verify_attached(
         return [], {"effect": "unchecked: it is its members, each of which can be verified"}
     engine = open_engine(load_base(spec, device=device))
     try:
-        engine.rack.attach(SLOT, folder)
+        engine.rack.check_base(folder)
+        unchecked = _attach(engine, folder)
     except AdapterhubError as error:
         return [Problem("does-not-fit", error.message, error.hint or "")], {"effect": "none"}
+    if unchecked:
+        return [], {"effect": f"unchecked: {unchecked}"}
     verdict = judge(engine, SLOT, folder, fresh=True).verdict
     problem = verdict.problem(path.name)
     problems, facts = ([problem] if problem else []), facts_of(verdict)
+    add_notes(facts, companion_notes(path, engine.base))
     if folder.manifest.golden and not problems:
         found, said = repeat_golden(engine, ((SLOT, 1.0),), folder.manifest)
         problems += found
         facts["golden"] = said
     return problems, facts
+
+
+def _attach(engine: ReferenceEngine, folder: AdapterFolder) -> str:
+    """Why our method cannot attach what peft may: no fault of the adapter's. Empty if it could."""
+    try:
+        engine.rack.attach(SLOT, folder)
+    except CapabilityError as error:
+        return error.message
+    return ""
 
 
 def judge_stored(path: Path, spec: BaseSpec, *, device: str | None = None) -> Verdict:

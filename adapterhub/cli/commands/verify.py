@@ -16,10 +16,13 @@ from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import VerificationError
 from adapterhub.hub.claims import STALE_PROBE
 from adapterhub.hub.folder import named_path
+from adapterhub.hub.notes import add_notes
 from adapterhub.hub.verify import Problem, Report, verify_folder
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
+
+_SHOWN = ("rank", "scaling", "ignored_keys", "members", "base_match", "probe", "effect", "golden")
 
 
 @click.command(short_help="Check that an adapter is what it says it is.")
@@ -73,7 +76,9 @@ def _with_effect(
 
     problems, facts = verify_attached(folder, spec, device=device)
     found = (*report.problems, *problems)
-    return Report(ok=not found, problems=found, facts={**report.facts, **facts})
+    known = {**report.facts}
+    add_notes(known, facts.pop("notes", ()))
+    return Report(ok=not found, problems=found, facts={**known, **facts})
 
 
 def _show(subject: str, report: Report, out: Output) -> None:
@@ -86,19 +91,11 @@ def _show(subject: str, report: Report, out: Output) -> None:
         rows.append(
             ("idle", f"{facts['zero_modules']} of {facts['modules']} modules change nothing")
         )
-    named = (
-        "rank",
-        "scaling",
-        "ignored_keys",
-        "members",
-        "base_match",
-        "probe",
-        "effect",
-        "golden",
-    )
-    for key in named:
+    for key in _SHOWN:
         if key in facts:
             rows.append((key.replace("_", " "), str(facts[key])))
+    for note in (*facts.get("base_differences", ()), *facts.get("notes", ())):
+        rows.append(("note", note))
     out.line(f"{subject}   {'no problem found' if report.ok else 'PROBLEMS'}")
     for name, value in rows:
         out.line(f"  {name:<10} {value}")
