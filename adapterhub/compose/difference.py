@@ -193,9 +193,7 @@ def _rank(values: Tensor | None) -> float | None:
     return None if values is None else effective_rank(values)
 
 
-def _cosine(
-    one: Factors, other: Factors, mine: float | None, theirs: float | None
-) -> float | None:
+def _cosine(one: Factors, other: Factors, mine: float | None, theirs: float | None) -> float | None:
     """<D1, D2> = sum (B1^T B2) * (A1 A2^T); None beside a delta of zero, which has no direction."""
     if not mine or not theirs:
         return None

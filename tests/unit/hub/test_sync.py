@@ -43,9 +43,7 @@ def no_base(name: str) -> BaseSpec:
     raise NotFoundError(f"no base is called {name!r}")
 
 
-def lock_now(
-    before: Lock | None = None, *, accept: tuple[str, ...] = (), **wanted: Wanted
-) -> Lock:
+def lock_now(before: Lock | None = None, *, accept: tuple[str, ...] = (), **wanted: Wanted) -> Lock:
     asked = WantedAdapters(adapters=wanted or {"a": Wanted(ref=REF.id)})
     return project.lock_wanted(
         asked, before, fetch=client.pull, find_base=no_base, keep=False, accept=accept
@@ -155,7 +153,9 @@ def test_another_remote_that_answers_now_is_refused(adapter: Path, hub: Hub) -> 
     client.push(adapter, REF, to="local")
     with pytest.raises(IntegrityError, match="locked on hub, and local answers now"):
         lock_now(lock)
-    assert lock_now(lock, a=Wanted(ref=REF.id, remote="local")).adapters[0].adapter.remote == "local"
+    assert (
+        lock_now(lock, a=Wanted(ref=REF.id, remote="local")).adapters[0].adapter.remote == "local"
+    )
 
 
 @pytest.mark.parametrize("offline", [True, False])
@@ -188,7 +188,9 @@ def test_other_files_in_the_lock_are_refused(
         sync(first(lock, files=(change(files[0]), *files[1:])), offline=offline)
 
 
-def test_a_forged_lock_passes_nobody_s_bytes_off_as_another_s(adapter: Path, tmp_path: Path) -> None:
+def test_a_forged_lock_passes_nobody_s_bytes_off_as_another_s(
+    adapter: Path, tmp_path: Path
+) -> None:
     client.push(adapter, REF)
     evil = parse_ref("evil/tiny-lora")
     client.push(write_lora(tmp_path / "evil", lora_alpha=8), evil)
@@ -352,5 +354,3 @@ def test_the_plugins_are_compared_with_those_here(adapter: Path) -> None:
     found = plugin_remarks(Lock(adapters=(replace(item, plugins=(other, gone)),)))
     assert found[0].startswith("a was locked with adapterhub==0.0.1; here is adapterhub==")
     assert found[1] == f"a needs vera: pip install adapterhub-vera=={gone.version}"
-
-
