@@ -66,12 +66,15 @@ def _manifest(folder: AdapterFolder) -> dict[str, Any]:
 
 def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
+        path = f"{prefix}{key}"
         if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from _flat(item, f"{path}.")
+        elif isinstance(item, list) and item and all(isinstance(one, Mapping) for one in item):
+            yield from _flat({str(index): one for index, one in enumerate(item)}, f"{path}.")
         elif isinstance(item, list) and key in _SETS:
-            yield f"{prefix}{key}", sorted(item, key=str)
+            yield path, sorted(item, key=str)
         else:
-            yield f"{prefix}{key}", item
+            yield path, item
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:

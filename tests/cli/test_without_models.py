@@ -55,6 +55,22 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
     bare.ok("rm", "-y", "acme/tiny-lora")
 
 
+def test_a_project_is_locked_and_brought_here(bare: CommandLine) -> None:
+    bare.ok("push", "adapter", "acme/tiny-lora")
+    bare.ok("add", "acme/tiny-lora")
+    bare.ok("lock")
+    bare.ok("sync", "--frozen", "--offline")
+
+
+def test_diff_compares_what_needs_no_model_and_says_what_does(bare: CommandLine) -> None:
+    done = bare.ok("diff", "./adapter", "./other")
+    assert "not compared: that needs packages" in done.out
+    assert 'pip install "adapterhub[models]"' in done.out
+    found = bare.ok("diff", "./adapter", "./other", "--json").json
+    assert [item["key"] for item in found["config"]] == ["r"]
+    assert found["tensors"] is None
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -20,7 +20,8 @@ from adapterhub.plugin.catalog import catalog
 if TYPE_CHECKING:
     from adapterhub.compose.difference import Difference, ModuleDifference
 
-_SHOWN = 20
+_SHOWN = 20  # modules
+_WIDTH = 60  # letters of a value
 
 
 @click.command(short_help="Tell what differs between two adapters.")
@@ -107,7 +108,12 @@ def _show_changes(changed: FolderChanges, names: tuple[str, str], out: Output) -
             out.line(f"{title:<9} no difference")
             continue
         out.line(f"{title:<9} {len(rows)} different")
-        out.table(("", *names), [(f"  {row.key}", row.one, row.other) for row in rows])
+        out.table(("", *names), [(f"  {row.key}", _cut(row.one), _cut(row.other)) for row in rows])
+
+
+def _cut(text: str) -> str:
+    """A recipe's longest values would hide the rest; --json has them whole."""
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
 
 
 def _show(found: Difference, out: Output) -> None:
