@@ -26,7 +26,7 @@ from adapterhub.formats.adapter_config import decode_config, dropped_keys
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.formats.manifest import decode_manifest
 from adapterhub.hub.files import digests
-from adapterhub.hub.paths import PICKLES
+from adapterhub.hub.paths import PICKLES, conversion
 from adapterhub.plugin.catalog import catalog
 
 COMPOSITION_METHOD = "composition"
@@ -207,8 +207,8 @@ def _refuse_pickles(path: Path) -> None:
     if pickles:
         raise FormatError(
             f"{path} has its weights as a pickle ({pickles[0]}), which is never opened",
-            hint="its author can convert it: load it with peft and call "
-            "save_pretrained(folder, safe_serialization=True)",
+            hint="ask its author for safetensors, or convert it apart from all else, there: "
+            + conversion(pickles[0]),
         )
 
 

@@ -6,10 +6,12 @@ Pure: sees names and sizes only. The names must be safe on Linux, macOS and Wind
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from adapterhub.domain.manifest import WEIGHTS_FILE
 from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError
 
@@ -131,8 +133,24 @@ def _check_not_pickled(entries: Iterable[FileEntry], name: str) -> None:
         if path.suffix.lower() in PICKLES and not _BESIDE_WEIGHTS.fullmatch(path.name):
             raise FormatError(
                 f"{name} has its weights as a pickle only ({path}), which can run code",
-                hint="ask its author to publish adapter_model.safetensors",
+                hint=f"ask its author for safetensors, or fetch {path.name} yourself and "
+                f"convert it apart from all else: {conversion(path.name)}",
             )
+
+
+def conversion(file: str) -> str:
+    """The command by which a person turns a pickle into safetensors, in a process without network
+    or imports from its folder, by the unpickler of torch (2.6 and later) that makes tensors only.
+
+    Never run here. The file's name is a stranger's, so it is quoted for the shell.
+    """
+    script = (
+        "import sys, torch; from safetensors.torch import save_file; "
+        "found = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
+        "save_file({k: v.contiguous().clone() for k, v in found.items()}, "
+        f"'{WEIGHTS_FILE}')"
+    )
+    return f'unshare -rn python3 -I -c "{script}" {shlex.quote(file)}'
 
 
 def _refused(name: str, fact: str) -> FormatError:

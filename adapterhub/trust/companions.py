@@ -63,6 +63,7 @@ def _numbers(value: Any) -> dict[str, int]:
 def _read(file: Path) -> Any:
     """None for a file that is no JSON: a tokenizer of the adapter's own is never used here."""
     try:
-        return loads_strict(read_bytes(file, limit=_LIMIT), name=file.name, max_bytes=_LIMIT)
+        data = read_bytes(file, limit=_LIMIT)
+        return loads_strict(data, name=file.name, max_bytes=_LIMIT) if data is not None else None
     except FormatError:
         return None

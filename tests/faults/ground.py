@@ -122,7 +122,8 @@ class Ground:
 
     def base(self, name: str) -> Base:
         self.spec(name)
-        made: Base = self.engine(name).base
+        made = self.engine(name).base
+        assert isinstance(made, Base)
         return made
 
     def _write(self, name: str, kind: Kind) -> None:

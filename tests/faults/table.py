@@ -114,8 +114,8 @@ def show(rows: list[Row], *, markdown: bool, messages: bool) -> None:
     if markdown:
         print("| fault | " + " | ".join(libraries) + " |\n|---|" + "---|" * len(libraries))
         for row in rows:
-            kinds = " | ".join(row.outcomes[library].kind for library in libraries)
-            print(f"| {row.fault.name} | {kinds} |")
+            cells = " | ".join(row.outcomes[library].kind for library in libraries)
+            print(f"| {row.fault.name} | {cells} |")
     else:
         table = Table("fault", *libraries)
         for row in rows:

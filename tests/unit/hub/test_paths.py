@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from adapterhub.domain.stores import FileEntry
 from adapterhub.errors import FormatError
-from adapterhub.hub.paths import MAX_FILE_BYTES, check_paths, is_wanted, unsafe, wanted
+from adapterhub.hub.paths import MAX_FILE_BYTES, check_paths, conversion, is_wanted, unsafe, wanted
 
 HOSTILE = (
     "",
@@ -96,3 +102,43 @@ def test_a_file_of_absurd_size_is_refused(size: int) -> None:
 )
 def test_only_files_of_an_adapter_are_wanted(path: str, expected: bool) -> None:
     assert is_wanted(path) is expected
+
+
+def test_a_pickle_is_converted_by_a_command_of_its_own() -> None:
+    with pytest.raises(FormatError) as caught:
+        wanted([FileEntry(path="adapter_model.bin", size=1)], name="me/mine")
+    assert conversion("adapter_model.bin") in (caught.value.hint or "")
+    assert shlex.split(conversion("a'; rm -rf ~ #.bin"))[-1] == "a'; rm -rf ~ #.bin"
+
+
+@pytest.mark.models
+def test_the_command_converts_tensors_and_runs_nothing(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    names = ("good one.bin", "bad.bin")
+    torch.save({"w": torch.arange(6.0).reshape(2, 3).t()}, tmp_path / names[0])
+    (tmp_path / names[1]).write_bytes(pickle.dumps(Planted(tmp_path / "planted")))
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported from the folder')")
+    codes = []
+    for name in names:
+        words = shlex.split(conversion(name))
+        # Not every machine lets a test make a network namespace.
+        assert words[:3] == ["unshare", "-rn", "python3"]
+        done = subprocess.run(
+            [sys.executable, *words[3:]], cwd=tmp_path, check=False, capture_output=True
+        )
+        codes.append(done.returncode)
+    assert codes == [0, 1]
+    assert load_file(tmp_path / "adapter_model.safetensors")["w"].shape == (3, 2)
+    assert not (tmp_path / "planted").exists()
+
+
+class Planted:
+    """Writes a file when it is unpickled by the usual means."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
