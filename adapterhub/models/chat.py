@@ -12,6 +12,13 @@ from typing import Any
 
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import DataError, UsageError
+from adapterhub.models.template_limits import check_source, limited
+
+# What a template's own code can raise where it does not fit what it is given.
+_FAULTS = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 _SENTINEL = "zqsystemzq"  # in no template, in one case, so that a template may trim it
 
@@ -23,6 +30,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
         automatic = tokenizer("").input_ids
+        self._checked: list[str] = []
         self._bos: int | None = automatic[0] if automatic else None
         if self._bos != tokenizer.bos_token_id:
             self._bos = None
@@ -93,19 +101,43 @@ class Chat:
         return whole[len(prompt) :] if whole.startswith(prompt) else answer
 
     def _render(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        from jinja2.exceptions import TemplateError
+        from jinja2.exceptions import SecurityError, TemplateError
 
-        try:
+        def render() -> str:
             text: str = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )
+            return text
+
+        self._check_template()
+        try:
+            return limited(render)
+        except SecurityError as error:
+            raise DataError(
+                f"the base's chat template tries to leave its sandbox: {error}",
+                hint="remove this base; its template was made to run code",
+            ) from error
         except TemplateError as error:
             raise DataError(
                 f"the base's chat template refuses this conversation: {error}",
                 hint="most templates want an optional system message, then user and assistant "
                 "in turns",
             ) from error
-        return text
+        except _FAULTS as error:
+            raise DataError(
+                f"the base's chat template fails on this conversation: "
+                f"{type(error).__name__}: {error}",
+                hint="the template is broken, or asks for more than a role and a text",
+            ) from error
+
+    def _check_template(self) -> None:
+        template = self.tokenizer.chat_template
+        # Some models name several templates; transformers takes the one called default.
+        sources = list(template.values()) if isinstance(template, dict) else [template]
+        if sources != self._checked:
+            for source in sources:
+                check_source(source)
+            self._checked = sources
 
     def _encode_after(self, prompt: str, rest: str) -> list[int]:
         """The tokens of `rest` as a model writes it after `prompt`.

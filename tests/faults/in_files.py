@@ -170,9 +170,5 @@ FILES: tuple[Fault, ...] = (
     Fault(name="names of a compiled model", says="none of the adapter's 12 tensors belongs",
           plant=lambda d: d.rename("base_model.model.", "base_model.model._orig_mod.")),
     Fault(name="the parts of an embedding, one missing", says="A without B or B without A",
-          plant=lambda d: (  # type: ignore[func-returns-value]
-              d.config(target_modules=["q_proj", "v_proj", "down_proj", "embed_tokens"]),
-              d.tensors(lambda f: f | {
-                  "base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(4, 263)}),
-          )),
+          plant=half_an_embedding),
 )  # fmt: skip
