@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": (f"{_AT}.evaluate:evaluate", "Compare adapters with their base on the same items."),
     "stack": (f"{_AT}.stack:stack", "Put several adapters together."),
     "extract": (f"{_AT}.extract:extract", "Turn a fine-tuned model into a LoRA."),
+    "convert": (f"{_AT}.convert:convert", "Carry an adapter over to another layout or form."),
     "push": (f"{_AT}.push:push", "Publish an adapter or a composition."),
     "add": (f"{_AT}.add:add", "Note an adapter that a project wants, and lock it."),
     "lock": (f"{_AT}.lock:lock", "Pin all a project wants, as it is now."),

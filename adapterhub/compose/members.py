@@ -131,6 +131,11 @@ def _hollow_state(member: Member) -> dict[str, Any]:
     }
 
 
+def read_state(member: Member) -> dict[str, Any]:
+    """Every tensor that it stores; none where its config is all of it."""
+    return {} if _config_alone(member.folder) else _whole_state(member)
+
+
 def _whole_state(member: Member) -> dict[str, Any]:
     from safetensors.torch import load_file
 

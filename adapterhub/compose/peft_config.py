@@ -1,7 +1,7 @@
 """The `adapter_config.json` of a merged adapter, for plain peft (0.18 to 0.21) to load.
 
-Plans in, JSON out: every scaling is 1, every rank is the module's own and every name is whole, so
-that peft binds exactly the modules that were merged.
+Plans in, JSON out: every scaling is 1 unless it is given, every rank is the module's own and every
+name is whole, so that peft binds exactly the modules that were merged.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from adapterhub.domain.manifest import PEFT_PREFIX, BaseRecord
 
 
 def lora_config(
-    ranks: Mapping[str, int], *, base: BaseRecord, configs: Sequence[Mapping[str, Any]]
+    ranks: Mapping[str, int],
+    *,
+    base: BaseRecord,
+    configs: Sequence[Mapping[str, Any]],
+    scalings: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """LoRA with the ranks given by module. `configs` are the members', for what they agree on.
+    """LoRA with the ranks, and scalings, given by module. `configs` are the members', for what they
+    agree on.
 
-    `r` and `lora_alpha` are the largest rank, so that a server that ignores the patterns still
-    scales by 1.
+    `r` is the largest rank and `lora_alpha` that times the scaling of its module, so that a server
+    that ignores the patterns still scales by what all modules have in common.
     """
-    largest = max(ranks.values())
-    # peft takes a key for a regular expression that may match a dotted end; the anchor rules out
-    # a longer name that ends like this one.
-    pattern = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != largest}
+    widest = max(ranks, key=lambda module: ranks[module])
+    largest = ranks[widest]
+    # alpha/rank gives the scaling back as it was, or one rounding away from it.
+    alphas = {
+        module: _plain(rank * (scalings or {}).get(module, 1.0)) for module, rank in ranks.items()
+    }
+    alpha = alphas[widest]
     commit = base.revision if base.revision and ":" not in base.revision else None
     return {
         "peft_type": "LORA",
@@ -33,15 +41,26 @@ def lora_config(
         "revision": commit,
         "inference_mode": True,
         "r": largest,
-        "lora_alpha": largest,
+        "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": any(config.get("fan_in_fan_out") for config in configs),
         "init_lora_weights": True,
         "target_modules": sorted(ranks),
-        "rank_pattern": pattern,
-        "alpha_pattern": dict(pattern),
+        "rank_pattern": {_only(m): rank for m, rank in ranks.items() if rank != largest},
+        "alpha_pattern": {_only(m): own for m, own in alphas.items() if own != alpha},
     }
+
+
+def _only(module: str) -> str:
+    """A pattern for this module: peft takes a key for a regular expression that may match a dotted
+    end, and the anchor rules out a longer name that ends like this one."""
+    return f"^{re.escape(module)}"
+
+
+def _plain(value: float) -> float:
+    """peft writes whole numbers without a point."""
+    return int(value) if float(value).is_integer() else value
 
 
 def tensor_names(module: str) -> tuple[str, str]:

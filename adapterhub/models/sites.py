@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from adapterhub.domain.layouts import Heads, section_rows
 from adapterhub.domain.sites import SiteKind
 from adapterhub.domain.targets import FAMILIES
 from adapterhub.errors import CapabilityError, UsageError
@@ -159,15 +160,10 @@ class ModuleSite:
             return x, self.module.forward(x)
 
     def _rows(self, parts: int) -> list[int]:
-        """How many rows each part of a fused layer has: grouped queries have fewer keys."""
         config = self.base.model.config
-        out = self.shape[0]
-        heads = getattr(config, "num_attention_heads", 0)
-        groups = getattr(config, "num_key_value_heads", heads)
-        if parts != 3:
-            return [out // parts] * parts
-        keys = out * groups // (heads + 2 * groups)
-        return [out - 2 * keys, keys, keys]
+        queries = getattr(config, "num_attention_heads", 0)
+        groups = getattr(config, "num_key_value_heads", queries)
+        return section_rows(self.shape[0], parts, Heads(queries=queries, groups=groups))
 
 
 def find_sites(base: Base) -> dict[SiteKind, dict[str, ModuleSite]]:
