@@ -108,6 +108,12 @@ def swapped_parts(draft: Draft) -> None:
     )
 
 
+def half_an_embedding(draft: Draft) -> None:
+    draft.config(target_modules=["q_proj", "v_proj", "down_proj", "embed_tokens"])
+    part = "base_model.model.model.embed_tokens.lora_embedding_A"
+    draft.tensors(lambda found: found | {part: torch.ones(4, 263)})
+
+
 def other_layers(draft: Draft) -> None:
     """Numbered from 1, as some frameworks do."""
     draft.tensors(

@@ -12,9 +12,9 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
 from adapterhub.cli.output import Output, megabytes
+from adapterhub.cli.stack_options import strategy_options, weight_list
 from adapterhub.domain.composition import ALIASES
 from adapterhub.domain.manifest import COMPOSITION_FILE
-from adapterhub.errors import UsageError
 from adapterhub.plugin.catalog import catalog
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def stack(
     wanted = ALIASES.get(strategy or "", strategy)
     record = catalog().strategies[wanted or subject.strategy]
     stored = record.name == subject.strategy
-    given = _options(pairs, keep=keep, density=density, seed=seed)
+    given = strategy_options(pairs, keep=keep, density=density, seed=seed)
     target = out or Path(COMPOSITION_FILE)
     decide = settle if target.suffix == ".toml" else make_plan
     plan = decide(
@@ -125,40 +125,9 @@ def _subject(
 
     fetch = fetcher(out)
     subjects = [resolve_subject(ref, fetch, allow=allow) for ref in refs]
-    factors = _weights(weights, len(refs))
+    factors = weight_list(weights, len(refs))
     scaled = [subject.times(w) for subject, w in zip(subjects, factors, strict=True)]
     return together("+".join(refs), scaled)
-
-
-def _options(pairs: Sequence[str], **named: float | None) -> dict[str, float]:
-    """What was given of the strategy's numbers, whole ones as whole ones."""
-    options = {name: value for name, value in named.items() if value is not None}
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        try:
-            number = float(text)
-        except ValueError:
-            raise UsageError(f"{pair!r} is not KEY=NUMBER", hint="such as -O spread=0.2") from None
-        options[name] = int(number) if text.strip().isdecimal() else number
-    return options
-
-
-def _weights(text: str | None, count: int) -> list[float]:
-    if text is None:
-        return [1.0] * count
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"--weights {text} are not numbers", hint="write --weights 1,0.5"
-        ) from error
-    if len(found) != count:
-        raise UsageError(
-            f"{len(found)} weights for {count} adapters", hint="give one weight for each"
-        )
-    if any(weight == 0 for weight in found):
-        raise UsageError("a weight of 0 leaves its adapter out", hint="leave it out of the list")
-    return found
 
 
 def _check_base(
