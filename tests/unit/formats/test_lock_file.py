@@ -132,11 +132,12 @@ def test_a_slip_in_a_lock_is_named(old: str, new: str, said: str) -> None:
         decode_lock(text.replace(old, new).encode())
 
 
-def test_a_lock_that_is_cut_anywhere_is_refused_or_whole() -> None:
+def test_a_lock_that_is_cut_anywhere_raises_nothing_but_what_names_it() -> None:
     data = encode_lock(LOCK)
+    refused = 0
     for length in range(0, len(data), 7):
         try:
-            found = decode_lock(data[:length])
-        except FormatError:
-            continue
-        assert set(found.adapters) <= set(LOCK.adapters) or found.adapters != LOCK.adapters
+            decode_lock(data[:length])
+        except FormatError as error:
+            refused += error.message.startswith("adapters.lock")
+    assert refused > len(data) / 7 * 0.9
