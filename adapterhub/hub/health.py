@@ -64,7 +64,7 @@ def remote_checks() -> Iterator[Check]:
 
 
 def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _write_and_rename(folder: Path) -> None:
