@@ -8,6 +8,7 @@ makes gigabytes of text is noticed only once it is done.
 from __future__ import annotations
 
 import ctypes
+import signal
 import sys
 import threading
 import time
@@ -73,6 +74,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.reason = ""
+        self._most = 0
         self._thread = threading.get_ident()
         # A plain lock: to release it is one step, which no stop can come into the middle of.
         self._inside = threading.Lock()
@@ -80,12 +82,38 @@ class _Watch:
         self._watcher = threading.Thread(target=self._look, daemon=True)
 
     def start(self) -> None:
-        self._watcher.start()
+        """By a timer in the main thread, which costs next to nothing; elsewhere by a thread."""
+        self._timed = sys.platform != "win32" and (
+            threading.current_thread() is threading.main_thread()
+        )
+        if self._timed:
+            self._end = self._clock() + MOST_SECONDS
+            self._before = signal.signal(signal.SIGVTALRM, self._tick)
+            signal.setitimer(signal.ITIMER_VIRTUAL, _LOOK_SECONDS, _LOOK_SECONDS)
+        else:
+            self._watcher.start()
 
     def leave(self) -> None:
         self._inside.release()
+        if self._timed:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, self._before)
+            return
         self._watcher.join()
         _raise_in(self._thread, None)  # a stop that has not arrived by now would hit what follows
+
+    def _tick(self, *_: object) -> None:
+        if self._inside.locked() and self._is_over():
+            raise _StopError
+
+    def _is_over(self) -> bool:
+        if self._clock() > self._end:
+            self.reason = f"does not come to an end: it ran for {MOST_SECONDS:g} seconds"
+        elif not self._most:  # asked at the first look, since most templates are done before it
+            self._most = _resident() + MOST_BYTES
+        elif _resident() > self._most:
+            self.reason = f"took more than {MOST_BYTES >> 30} GiB of memory"
+        return bool(self.reason)
 
     def _clock(self) -> float:
         """Processor seconds of the watched thread, so that a busy machine stops no good template;
@@ -95,13 +123,9 @@ class _Watch:
         return time.clock_gettime(time.pthread_getcpuclockid(self._thread))
 
     def _look(self) -> None:
-        end, most = self._clock() + MOST_SECONDS, _resident() + MOST_BYTES
+        self._end = self._clock() + MOST_SECONDS
         while not self._inside.acquire(timeout=_LOOK_SECONDS):
-            if self._clock() > end:
-                self.reason = f"does not come to an end: it ran for {MOST_SECONDS:g} seconds"
-            elif _resident() > most:
-                self.reason = f"took more than {MOST_BYTES >> 30} GiB of memory"
-            if self.reason:
+            if self._is_over():
                 _raise_in(self._thread, _StopError)
                 return
 
