@@ -118,7 +118,7 @@ def _joined(
         name = _under(parent, joint.fused)
         if len(widths) > 1:
             raise MismatchError(
-                f"the parts of {name} read inputs of {' and '.join(map(str, sorted(widths)))}",
+                f"the parts of {name} read inputs of {' and '.join(sorted(map(str, widths)))}",
                 hint="the adapter belongs to no base whose layers could be fused",
             )
         try:

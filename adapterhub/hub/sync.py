@@ -26,7 +26,7 @@ from adapterhub.hub.locks import Note
 from adapterhub.hub.objects import Progress
 from adapterhub.hub.paths import wanted
 from adapterhub.hub.records import Cached
-from adapterhub.hub.staging import staged_folder
+from adapterhub.hub.staging import staged_folder, sweep_beside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,7 @@ def write_folders(
         made[one.locked.name] = target
         if target.is_symlink():
             raise UsageError(f"{target} is a link, which is never followed", hint="remove the link")
+        sweep_beside(target)  # also where nothing is to be written over what a killed run left
         difference = _folder_difference(one, target)
         if difference is None:
             continue

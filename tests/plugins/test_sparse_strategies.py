@@ -85,7 +85,7 @@ def apart(found: Any, expected: Any) -> float:
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize(
-    ("name", "merge"), [("ties", elected), ("magnitude_prune", summed)], ids=str
+    ("name", "merge"), [("ties", elected), ("magnitude_prune", summed)], ids=["ties", "prune"]
 )
 def test_the_largest_entries_are_combined_as_defined(
     name: str, merge: Callable[[Sequence[float]], float], density: float
