@@ -16,7 +16,7 @@ from typing import Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.sites import SiteKind
-from adapterhub.errors import UsageError
+from adapterhub.errors import FormatError, UsageError
 from adapterhub.models.bases import base_folder
 from adapterhub.models.chat import Chat
 from adapterhub.models.linear import linear_sites
@@ -95,11 +95,18 @@ def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None =
 
 def load_chat(spec: BaseSpec) -> Chat:
     """A base's tokenizer and template without its weights; its turns end by the tokenizer's word
-    alone."""
+    alone. Raises FormatError for a base without a tokenizer that can be read."""
     from transformers import AutoTokenizer
 
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(base_folder(spec.name), trust_remote_code=False)
+    place = base_folder(spec.name)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"the tokenizer of {spec.name} cannot be read: {str(error).strip().splitlines()[0]}",
+            hint=f"add the base again: adapterhub base rm {spec.name}",
+        ) from error
     return Chat(tokenizer, stop_ids=frozenset({tokenizer.eos_token_id} - {None}))
 
 

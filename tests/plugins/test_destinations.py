@@ -81,7 +81,13 @@ def test_a_rank_names_the_least_flag_that_admits_it(tmp_path: Path) -> None:
 def test_another_method_is_refused_by_name_and_asked_nothing_else(
     tmp_path: Path, target: str
 ) -> None:
-    folder = write_lora(tmp_path / "ia3", peft_type="IA3")
+    config = {
+        "peft_type": "IA3",
+        "base_model_name_or_path": "acme/tiny",
+        "target_modules": ["k_proj", "down_proj"],
+        "feedforward_modules": ["down_proj"],
+    }
+    folder = write_lora(tmp_path / "ia3", config=config)
     found = check(folder, target)
     assert list(found) == ["method"]
     assert found["method"].severity == "error"

@@ -13,7 +13,7 @@ from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output
 from adapterhub.domain.manifest import CARD_FILE, CONFIG_FILE, MANIFEST_FILE, Manifest
 from adapterhub.domain.match import record_of
-from adapterhub.errors import UsageError
+from adapterhub.errors import FormatError, UsageError
 from adapterhub.plugin.catalog import catalog
 
 if TYPE_CHECKING:
@@ -168,7 +168,11 @@ def _say_if_dropped(spec: BaseSpec, out: Output) -> None:
     """A system text that the base never sees would be a silent nothing."""
     from adapterhub.models.loader import load_chat
 
-    chat = load_chat(spec)
+    try:
+        chat = load_chat(spec)
+    except (ImportError, FormatError):
+        out.say(f"note: whether the template of {spec.name} keeps a system text is unchecked")
+        return
     if chat.drops_system:
         out.say(f"note: {chat.dropping(spec.name)}: this one would change nothing")
 

@@ -30,9 +30,9 @@ def write_adapter(source: AdapterSource, out: Path) -> list[str]:
     config = _config(source.base_config, source.facts.base)
     architecture = _architecture(str(config["model_type"]))
     names = _names(architecture, config)
-    uniform = {module.scaling * module.rank for module in source.facts.modules.values()}
+    alphas = {module.scaling * module.rank for module in source.facts.modules.values()}
     # One alpha that fits all leaves B as it was trained; else what is left over is folded into B.
-    alpha = uniform.pop() if len(uniform) == 1 else float(max(_ranks(source)))
+    alpha = min(alphas) if len(alphas) == 1 else float(max(_ranks(source)))
     writer = gguf.GGUFWriter(out, architecture.name)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -52,7 +52,7 @@ def write_adapter(source: AdapterSource, out: Path) -> list[str]:
         writer.add_tensor(f"{name}.weight.lora_a", A.contiguous().numpy())
         writer.add_tensor(f"{name}.weight.lora_b", folded.contiguous().numpy())
     _close(writer)
-    return ["scalings that differ were folded into B"] if alpha != _alpha(source) else []
+    return ["scalings that differ were folded into B"] if len(alphas) > 1 else []
 
 
 def write_base(source: BaseSource, out: Path) -> None:
@@ -161,7 +161,3 @@ def _config(config: Mapping[str, Any] | None, base: str) -> Mapping[str, Any]:
 
 def _ranks(source: AdapterSource) -> list[int]:
     return [module.rank for module in source.facts.modules.values()]
-
-
-def _alpha(source: AdapterSource) -> float:
-    return float(source.facts.config["lora_alpha"])
