@@ -79,7 +79,7 @@ def write_canonical(
     dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
     ranks = [len(A) for A, _ in pairs.values()]
     widest = max(ranks)
-    state = {}
+    state: dict[str, Tensor] = {}
     for module, (A, B) in pairs.items():
         missing = widest - len(A)
         wide = (

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def divide_lora(fused: LoraPart, step: Step) -> dict[str, LoraPart]:
     """Each part has its rows of B and all of A, less the directions that its rows do not use; a
     part that uses none is left out, unless that is all of them or DoRA rescales its rows."""
-    found, idle = {}, {}
+    found: dict[str, LoraPart] = {}
+    idle: dict[str, LoraPart] = {}
     for section in step.sections:
         rows = slice(section.first, section.end)
         B, magnitude = fused.B[rows], fused.magnitude
