@@ -71,7 +71,7 @@ def convert_layout(
     """Write the adapter for a base of this layout, which `base` is; for what tells the sizes of
     parts, see `plan_layout`, whose errors are raised too.
 
-    Raises CapabilityError for an adapter that this cannot be done to, naming what stands against it.
+    Raises CapabilityError for an adapter that this cannot be done to, naming what is in the way.
     """
     check_free(out, overwrite=overwrite)
     config = dict(source.folder.config or {})

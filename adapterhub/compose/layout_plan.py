@@ -114,7 +114,7 @@ def _joined(
     for parent in {n.rpartition(".")[0] for n in modules if n.rpartition(".")[2] in joint.parts}:
         shapes = [modules.get(_under(parent, part)) for part in joint.parts]
         outs = [None if shape is None else shape[0] for shape in shapes]
-        widths = {shape[1] for shape in shapes if shape is not None}
+        widths = {shape[1] for shape in shapes if shape and shape[1] is not None}
         name = _under(parent, joint.fused)
         if len(widths) > 1:
             raise MismatchError(
@@ -122,7 +122,7 @@ def _joined(
                 hint="the adapter belongs to no base whose layers could be fused",
             )
         try:
-            rows = completed(outs, heads, widths.pop() if wide_queries else None)
+            rows = completed(outs, heads, widths.pop() if wide_queries and widths else None)
         except LookupError as error:
             raise _unknown(name, None) from error
         for part, own, wanted in zip(joint.parts, outs, rows, strict=True):

@@ -75,7 +75,7 @@ def read_lora(
     for name in rest:
         if ".lora_" in name or not any(config.get(key) for key in KEPT):
             raise CapabilityError(
-                f"{name} is no factor of a linear layer's LoRA, and what it means is not known here",
+                f"{name} is no factor of a linear layer's LoRA, and nothing else is converted",
                 hint="convert an adapter without it",
             )
     return parts, rest

@@ -92,8 +92,8 @@ def _cut(module: str, patch: Patch, base: Base, rank: int) -> tuple[Factors | No
     scales = isinstance(patch, Affine) and patch.bias is None and patch.A is not None
     if site is None or not isinstance(patch, Affine) or not scales:
         raise CapabilityError(
-            f"it has a {type(patch).__name__.lower()} at {module or 'the whole model'}, which is no "
-            "change of a linear layer's weight alone",
+            f"it has a {type(patch).__name__.lower()} at {module or 'the whole model'}, which is "
+            "more than a change of a linear layer's weight",
             hint="use it as it is",
         )
     W = site.weight().double()
