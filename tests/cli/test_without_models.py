@@ -78,7 +78,6 @@ def test_diff_compares_what_needs_no_model_and_says_what_does(bare: CommandLine)
         "stack ./adapter ./other --dry-run",
         "push ./adapter+./other acme/both",
         "base add tiny ./adapter",
-        "base match ./adapter",
     ],
 )
 def test_what_needs_models_names_the_extra(bare: CommandLine, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import pytest
 
 from adapterhub.domain.manifest import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from adapterhub.domain.match import record_of
-from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.hub.problems import Report
 from adapterhub.hub.verify import verify_folder
@@ -60,7 +60,7 @@ def verified(
     )
     folder.mkdir(exist_ok=True)
     save_file(state, folder / WEIGHTS_FILE)
-    (folder / CONFIG_FILE).write_bytes(encode_config(config))
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
     return verify_folder(folder)
 

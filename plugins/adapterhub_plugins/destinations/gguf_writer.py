@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapterhub import __version__
 from adapterhub.domain.destination import AdapterSource, BaseSource
 from adapterhub.errors import CapabilityError, FormatError, MismatchError
 from adapterhub_plugins.destinations.gguf_names import ARCHITECTURES, Architecture
@@ -38,7 +37,7 @@ def write_adapter(source: AdapterSource, out: Path) -> list[str]:
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     writer.add_name(source.facts.name)
-    writer.add_description(f"a LoRA for {source.facts.base}, written by adapterhub {__version__}")
+    writer.add_description(f"a LoRA for {source.facts.base}, written by adapterhub")
     for module, A, B in source.pairs():
         low = source.facts.modules[module]
         left = low.scaling * low.rank / alpha

@@ -245,30 +245,19 @@ def test_a_dora_without_one_of_the_parts_is_refused(pair: Pair, tmp_path: Path) 
         pair.convert(folder, "fused", tmp_path / "fused")
 
 
-REFUSED: dict[str, tuple[Layout, dict[str, Any], type[AdapterhubError], str]] = {
-    "sizes unknown": ("fused", {"heads": None}, UsageError, "the base's business"),
-    "other heads": ("fused", {"heads": Heads(queries=5, groups=3)}, MismatchError, "do not divide"),
-    "more heads": (
-        "split",
-        {"heads": Heads(queries=8, groups=2)},
-        MismatchError,
-        "8 heads of queries and 2 of",
-    ),
+REFUSED: dict[str, tuple[Layout, Heads | None, type[AdapterhubError], str]] = {
+    "sizes unknown": ("fused", None, UsageError, "the base's business"),
+    "other heads": ("fused", Heads(queries=5, groups=3), MismatchError, "do not divide"),
+    "more heads": ("split", Heads(queries=8, groups=2), MismatchError, "8 heads of queries and 2"),
 }
 
 
-@pytest.mark.parametrize(("layout", "told", "error", "named"), REFUSED.values(), ids=REFUSED)
-def test_sizes_are_never_guessed(
-    pair: Pair,
-    tmp_path: Path,
-    layout: Layout,
-    told: dict[str, Any],
-    error: type[AdapterhubError],
-    named: str,
-) -> None:
+@pytest.mark.parametrize("case", REFUSED)
+def test_sizes_are_never_guessed(pair: Pair, tmp_path: Path, case: str) -> None:
+    layout, heads, error, named = REFUSED[case]
     folder = pair.trained(layout, tmp_path / "own", rank=2)
     with pytest.raises(error, match=named):
-        pair.convert(folder, OTHER[layout], tmp_path / "other", **told)
+        pair.convert(folder, OTHER[layout], tmp_path / "other", heads=heads)
 
 
 def test_the_family_s_rule_tells_the_sizes_without_a_base(pair: Pair, tmp_path: Path) -> None:

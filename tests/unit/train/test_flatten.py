@@ -1,8 +1,7 @@
-"""What a DoRA does to its base becomes the nearest LoRA, and the error that is said is the error."""
+"""What a DoRA does to its base becomes the nearest LoRA, and the error is the one that is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,14 @@ def base(request: pytest.FixtureRequest, home: Path) -> Base:
 
 
 @pytest.fixture
-def dora(base: Base, tmp_path: Path) -> Iterator[Member]:
+def dora(base: Base, tmp_path: Path) -> Member:
     made = method_of("lora")
     adapter = made.attach(base, "t", made.new_config(base.spec, {"rank": 2, "dora": True}))
     shake(adapter)
     train(base, adapter)
     write_folder(adapter, tmp_path / "dora")
     adapter.detach()
-    yield open_member("acme/dora", read_folder(tmp_path / "dora"))
+    return open_member("acme/dora", read_folder(tmp_path / "dora"))
 
 
 def answers(base: Base, folder: Path) -> torch.Tensor:
@@ -61,9 +60,7 @@ def test_at_full_rank_it_is_the_same_function(base: Base, dora: Member, tmp_path
 def test_the_error_it_says_is_what_is_missing(base: Base, dora: Member, tmp_path: Path) -> None:
     made = flatten(dora, base, tmp_path / "plain", rank=8)
     assert made.rank == 8
-    wanted = {
-        m: p for m, p in method_of("lora").patches(dora.folder.config or {}, state(dora), base)
-    }
+    wanted = dict(method_of("lora").patches(dora.folder.config or {}, state(dora), base))
     total, missing = 0.0, 0.0
     kept = state(open_member("acme/plain", read_folder(tmp_path / "plain")))
     for held in made.held:
