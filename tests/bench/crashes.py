@@ -23,7 +23,7 @@ from pathlib import Path
 
 from huggingface_hub import close_session
 
-from adapterhub.cli.main import COMMANDS, cli
+from adapterhub.cli.main import cli
 from adapterhub.domain.refs import parse_ref
 from adapterhub.errors import AdapterhubError
 from adapterhub.hub import client
@@ -88,7 +88,7 @@ def commands(adapters: Path) -> tuple[Command, ...]:
         ),
     )  # fmt: skip
     return (
-        *(project if "sync" in COMMANDS else ()),
+        *project,
         Command(name="pull", words=local, before=(push(old),)),
         Command(name="pull from a hub", words=("pull", f"hub:{REF.id}")),
         Command(name="pull a newer one", words=local, before=(push(old), pull, push(new))),

@@ -14,6 +14,8 @@ from tests.injection import available
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
+    "sync",
+    "sync a newer one",
     "pull", "pull from a hub", "pull a newer one", "pull a repair", "push", "push a newer one",
     "push, allowed",
 )  # fmt: skip
@@ -37,7 +39,8 @@ def crashes(*options: str) -> dict[str, Any]:
 def test_killed_at_some_calls() -> None:
     found = crashes("--kills", "--only", "newer", "--step", "9")
     assert found["failures"] == []
-    assert {"pull a newer one", "push a newer one"} == set(found["points"])
+    newer = {"pull a newer one", "push a newer one", "sync a newer one"}
+    assert newer == set(found["points"])
     for points in found["points"].values():
         assert {"openat KILL", "write KILL", "fsync KILL", "rename KILL"} <= set(points)
 

@@ -206,7 +206,7 @@ TUNED = Fingerprint(layout="l", sketch="s", content="y")
         (BaseRecord(id="acme/big"), "other", False),
         (BaseRecord(id="renamed/tiny", fingerprint=PRINT), "same", True),
         (BaseRecord(id="acme/tiny", fingerprint=TUNED), "probable", True),
-        (BaseRecord(id="acme/tiny", revision="a" * 40, fingerprint=OTHER), "other", False),
+        (BaseRecord(id="acme/tiny", revision="a" * 40, fingerprint=OTHER), "same layout", False),
     ],
 )
 def test_the_base_must_be_the_recorded_one(
