@@ -20,7 +20,8 @@ OPTIONS = {
     "eval": "--task --limit --seed --base --device --json",
     "stack": "--strategy --weights --rank --out --overwrite --allow --base --dry-run --json",
     "extract": "--out --rank --targets --overwrite --device --json",
-    "convert": "--out --layout --canonical --rank --family --overwrite --allow --base --device --json",
+    "convert": "--out --layout --canonical --rank --family --overwrite --allow --base --device "
+    "--json",
     "push": "--to --message --parent --private --allow --dry-run --json",
     "verify": "--base --device --json",
     "show": "--json",
