@@ -1,7 +1,7 @@
 """What a probe's replay shows in every precision, and of every fault: where thresholds come from.
 
-`python -m tests.bench.probe_calibration HOME` trains what HOME lacks and prints the table of
-README.md. SmolLM2-135M-Instruct; each adapter's probe is taken on NF4 with activations in float32.
+`python -m tests.bench.probe_calibration HOME` trains what HOME lacks and prints the table.
+SmolLM2-135M-Instruct; each adapter's probe is taken on NF4 with activations in float32.
 """
 
 from __future__ import annotations
