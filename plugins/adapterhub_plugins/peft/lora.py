@@ -29,6 +29,8 @@ _PARTS = {
     "lora_magnitude_vector": ".lora_magnitude_vector",
 }
 # Starts that a state overwrites, so that peft need not compute them; on a quantized base it cannot.
+# What peft calls the layer round which it put its own.
+_OWN = ".base_layer.weight"
 _OVERWRITTEN = ("orthogonal", "gaussian", "eva")
 
 
@@ -128,12 +130,28 @@ class AttachedLora:
         """Copy stored tensors in. Raises MismatchError unless names and shapes agree both ways."""
         import torch
 
-        stored = {OLD_MAGNITUDE.sub(r"\1", name): tensor for name, tensor in state.items()}
+        stored = {
+            OLD_MAGNITUDE.sub(r"\1", name): tensor
+            for name, tensor in state.items()
+            if not self._is_the_bases(name, tensor)
+        }
         parameters = self._tensors()
         check_state(stored, {name: tuple(tensor.shape) for name, tensor in parameters.items()})
         with torch.no_grad():
             for name, tensor in parameters.items():
                 tensor.copy_(stored[name])
+
+    def _is_the_bases(self, name: str, tensor: Any) -> bool:
+        """Whether it is what the base has there itself: peft stores a whole embedding beside the
+        factors that adapt it."""
+        import torch
+
+        module = name.removesuffix(_OWN).removeprefix(PEFT_PREFIX)
+        if not name.endswith(_OWN) or module not in self._layers:
+            return False
+        weight = self._layers[module].get_base_layer().weight
+        same = weight.to(device="cpu", dtype=tensor.dtype)
+        return same.shape == tensor.shape and torch.equal(same, tensor.cpu())
 
     def activate(self, weight: float | Sequence[float] = 1.0) -> None:
         if self._dora and (isinstance(weight, Sequence) or weight != 1):
