@@ -127,7 +127,7 @@ def other_layers(draft: Draft) -> None:
 FILES: tuple[Fault, ...] = (
     Fault(name="a tensor is in the header twice", says="twice|duplicate",
           plant=lambda d: d.header(twice)),
-    Fault(name="two tensors share their bytes", says="overlaps its neighbour",
+    Fault(name="two tensors share their bytes", says="overlaps its neighbour|leaves a gap before",
           plant=lambda d: d.header(overlapping)),
     Fault(name="offsets past the end", says="gap before it|cut short",
           plant=lambda d: d.header(past_the_end)),

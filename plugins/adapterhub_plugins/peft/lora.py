@@ -28,9 +28,9 @@ _PARTS = {
     "lora_embedding_B": ".lora_embedding_B",
     "lora_magnitude_vector": ".lora_magnitude_vector",
 }
-# Starts that a state overwrites, so that peft need not compute them; on a quantized base it cannot.
 # What peft calls the layer round which it put its own.
 _OWN = ".base_layer.weight"
+# Starts that a state overwrites, so that peft need not compute them; on a quantized base it cannot.
 _OVERWRITTEN = ("orthogonal", "gaussian", "eva")
 
 
