@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.match import base_text, match_base, record_of, source_of
+from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of, source_of
 from adapterhub.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from adapterhub.domain.manifest import BaseRecord
     from adapterhub.runtime.reference import ReferenceEngine
     from adapterhub.runtime.subjects import Subject
-
-WRONG_BASE = "wrong-base"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -171,8 +171,7 @@ def _by_name(own: BaseRecord) -> BaseRecord:
 
 def _check_alike(member: Member, spec: BaseSpec, *, allow: frozenset[str]) -> tuple[str, ...]:
     """Equal norms are as much as two layouts of one base have in common."""
-    from adapterhub.cli.workbench import WRONG_BASE
-    from adapterhub.domain.match import base_text
+    from adapterhub.domain.match import WRONG_BASE, base_text
 
     own = member.folder.manifest.base
     if own.fingerprint is None or own.fingerprint.sketch == spec.fingerprint.sketch:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine
-from adapterhub.errors import UsageError
 from adapterhub_plugins.strategies.combine import svd
 from adapterhub_plugins.strategies.consensus import agreed
 from adapterhub_plugins.strategies.factors import check_patches, stacked, working_dtype
-from adapterhub_plugins.strategies.masks import largest
+from adapterhub_plugins.strategies.masks import check_density, largest
 from adapterhub_plugins.strategies.truncate import check_rank
 
 if TYPE_CHECKING:
@@ -118,7 +117,4 @@ def _check(
 ) -> None:
     check_patches(patches, weights)
     check_rank(rank, keep)
-    if not 0 < density <= 1:
-        raise UsageError(
-            f"density {density:g} is no share of the entries", hint="give a part of 1: 0.2"
-        )
+    check_density(density)

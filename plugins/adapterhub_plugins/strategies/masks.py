@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adapterhub.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+
+def check_density(density: float) -> None:
+    """Raises UsageError for what is no share of a delta's entries."""
+    if not 0 < density <= 1:
+        raise UsageError(
+            f"density {density:g} is no share of the entries", hint="give a part of 1: 0.2"
+        )
 
 
 def largest(delta: Tensor, density: float) -> Tensor:

@@ -172,10 +172,7 @@ def _combined(
 ) -> Affine:
     check_patches(patches, weights)
     check_rank(rank, keep)
-    if not 0 < density <= 1:
-        raise UsageError(
-            f"density {density:g} is no share of the entries", hint="give a part of 1: 0.2"
-        )
+    masks.check_density(density)
     deltas = [
         weight * sparsify(_dense(patch), _draw(seed, patch))
         for patch, weight in zip(patches, weights, strict=True)
