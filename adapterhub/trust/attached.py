@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.probe import Environment, Probe
-from adapterhub.domain.protocols import AttachedAdapter
 from adapterhub.errors import AdapterhubError, CapabilityError, NoEffectError
 from adapterhub.hub.folder import AdapterFolder, adapter_digest, read_folder
 from adapterhub.hub.notes import add_notes
@@ -156,7 +155,7 @@ def _ask(engine: ReferenceEngine, slot: str, folder: AdapterFolder) -> Verdict:
             flips=effect.flips if finite else None,
         )
     probe = folder.manifest.probe
-    found = _compared(engine.rack.attached[slot], folder, probe, heard) if probe else None
+    found = _compared(engine, slot, folder, probe, heard) if probe else None
     if probe is None or found is None:
         why = "its maker recorded none" if probe is None else "it was made with other prompts"
         return Verdict(relative=effect.relative, flips=effect.flips, unprobed=why)
@@ -173,11 +172,12 @@ def _ask(engine: ReferenceEngine, slot: str, folder: AdapterFolder) -> Verdict:
 
 
 def _compared(
-    adapter: AttachedAdapter, folder: AdapterFolder, probe: Probe, heard: Heard
+    engine: ReferenceEngine, slot: str, folder: AdapterFolder, probe: Probe, heard: Heard
 ) -> Comparison | None:
     state = read_state(folder)
-    bound = len(state.keys() & adapter.state().keys())
-    return compare(probe, heard, module_norms(folder, state), bound=bound)
+    bound = len(state.keys() & engine.rack.attached[slot].state().keys())
+    norms = module_norms(folder, state)
+    return compare(probe, heard, norms, spec=engine.base.spec, bound=bound)
 
 
 def facts_of(verdict: Verdict) -> dict[str, Any]:

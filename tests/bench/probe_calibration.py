@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.probe import Probe
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.domain.recipe import Recipe
@@ -72,11 +73,20 @@ def attached(base: Base, folder: AdapterFolder, config: Mapping[str, Any], state
         engine.rack.detach(SLOT)
 
 
-def replay(base: Base, subject: Subject, config: Mapping[str, Any], state: State) -> str:
+def replay(
+    base: Base,
+    subject: Subject,
+    config: Mapping[str, Any],
+    state: State,
+    *,
+    spec: BaseSpec | None = None,
+) -> str:
+    """`spec` is what the base calls itself, where its weights were changed in memory."""
     folder = subject.folder
     with attached(base, folder, config, state) as heard:
         changed = AdapterFolder(folder.path, folder.manifest, config, None)
-        found = compare(subject.probe, heard, module_norms(changed, state))
+        norms = module_norms(changed, state)
+        found = compare(subject.probe, heard, norms, spec=spec or base.spec)
     assert found is not None
     return f"{found.cosine:6.3f} {found.strength:6.2f} {found.norm_ratio:6.2f} " + (
         "FAULT" if found.fault else "ok"
@@ -172,8 +182,9 @@ def measure(home: Path) -> None:
         subjects[name] = recorded(adapter(home, base, name, settings), base)
         faults(name, subjects[name], base)
     for title, change in bases(home):
+        another = replace(base.spec, fingerprint=replace(base.spec.fingerprint, content=title))
         with changed(base, change):
-            everywhere(title, subjects, base)
+            everywhere(title, subjects, base, spec=another)
     del base
     for scheme in ("bf16", "int8", "nf4"):
         other = load_base(find_base(f"calibrated-{scheme}"), device="cpu")
@@ -200,9 +211,11 @@ def faults(name: str, subject: Subject, base: Base) -> None:
         print(f"{title:<30} {name:<14} {replay(base, subject, config, state)}", flush=True)
 
 
-def everywhere(title: str, subjects: Mapping[str, Subject], base: Base) -> None:
+def everywhere(
+    title: str, subjects: Mapping[str, Subject], base: Base, *, spec: BaseSpec | None = None
+) -> None:
     for name, subject in subjects.items():
-        found = replay(base, subject, subject.folder.config or {}, subject.state)
+        found = replay(base, subject, subject.folder.config or {}, subject.state, spec=spec)
         print(f"{title:<30} {name:<14} {found}", flush=True)
 
 

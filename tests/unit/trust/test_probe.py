@@ -22,7 +22,7 @@ from adapterhub.testing.practice import shake, train
 from adapterhub.testing.tiny import add_tiny_base
 from adapterhub.trust.effect import Heard, hear
 from adapterhub.trust.norms import module_norms
-from adapterhub.trust.probe import Comparison, compare, make_probe
+from adapterhub.trust.probe import MIN_COSINE, SAME_MIN_COSINE, Comparison, compare, make_probe
 
 pytestmark = pytest.mark.models
 
@@ -80,7 +80,8 @@ def replayed(
     base: Base, probe: Probe, config: Config, state: State, method: str = "lora"
 ) -> Comparison:
     with heard(base, method, config, state) as said:
-        found = compare(probe, said, norms(base, method, config, state), bound=len(state))
+        own = norms(base, method, config, state)
+        found = compare(probe, said, own, spec=base.spec, bound=len(state))
     assert found is not None
     return found
 
@@ -161,12 +162,30 @@ def test_another_base_of_the_same_shape_fails(home: Path) -> None:
     assert found.cosine < 0.5
 
 
+def test_on_the_weights_it_was_recorded_on_a_little_less_alike_is_a_fault(home: Path) -> None:
+    """Rows of a few modules exchanged: every norm is as it was, and so is much of its effect."""
+    base = add_tiny_base("llama", "bf16", home)
+    config, state = trained(base)
+    probe = probe_of(base, config, state)
+    mixed = {
+        name: tensor.roll(1, dims=0)
+        if "v_proj.lora_B" in name or "o_proj.lora_B" in name
+        else tensor
+        for name, tensor in state.items()
+    }
+    found = replayed(base, probe, config, mixed)
+    assert MIN_COSINE < found.cosine < SAME_MIN_COSINE
+    assert found.fault.endswith("on the weights it was recorded on): it was changed")
+    elsewhere = replace(probe, environment=replace(probe.environment, base="another copy"))
+    assert replayed(base, elsewhere, config, mixed).fault == ""
+
+
 def test_tensors_that_do_not_reach_the_base_are_counted(home: Path) -> None:
     base = add_tiny_base("llama", "bf16", home)
     config, state = trained(base)
     probe = probe_of(base, config, state)
     with heard(base, "lora", config, state) as said:
-        found = compare(probe, said, probe.norms, bound=len(state) - 1)
+        found = compare(probe, said, probe.norms, spec=base.spec, bound=len(state) - 1)
     assert found is not None
     assert found.fault.startswith(f"{len(state) - 1} of its tensors reach this base")
 
@@ -187,7 +206,7 @@ def test_a_probe_of_other_prompts_is_not_compared(home: Path) -> None:
     config, state = trained(base)
     other = replace(probe_of(base, config, state), prompts="0" * 16)
     with heard(base, "lora", config, state) as said:
-        assert compare(other, said, other.norms) is None
+        assert compare(other, said, other.norms, spec=base.spec) is None
 
 
 @pytest.mark.parametrize("tokens", [(), (1, 2), (-1,)])
