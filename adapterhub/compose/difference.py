@@ -194,11 +194,10 @@ def _rank(values: Tensor | None) -> float | None:
 
 
 def _cosine(one: Factors, other: Factors, mine: float | None, theirs: float | None) -> float | None:
-    """<D1, D2> = sum (B1^T B2) * (A1 A2^T); None beside a delta of zero, which has no direction."""
+    """None beside a delta of zero, which has no direction."""
     if not mine or not theirs:
         return None
-    inner = float(((one.B.mT @ other.B) * (one.A @ other.A.mT)).sum())
-    return max(-1.0, min(1.0, inner / mine / theirs))
+    return max(-1.0, min(1.0, one.inner(other) / mine / theirs))
 
 
 def _shape(delta: Factors) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Carry out a plan: combine module by module and write one adapter that plain peft loads.
 
-Holds one module's tensors and the finished factors; which arithmetic is used is the strategy's
+Holds one module's tensors at a time; which arithmetic is used is the strategy's
 business, and what fits together was decided by the plan.
 """
 
@@ -9,25 +9,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from adapterhub.compose.factors import difference, factors, total
-from adapterhub.compose.members import Member, PatchStream, open_patches
-from adapterhub.compose.merged_folder import write_merged
+from adapterhub.compose.factors import factors, total
+from adapterhub.compose.members import Member, open_patches
+from adapterhub.compose.merged_folder import MergedWeights, write_descriptions
 from adapterhub.compose.plan import Plan, Step
+from adapterhub.domain.manifest import WEIGHTS_FILE
 from adapterhub.domain.patch import Affine
 from adapterhub.domain.protocols import Combine
 from adapterhub.errors import MismatchError, NoEffectError, PluginError
 from adapterhub.hub.staging import check_free, staged_folder
 from adapterhub.plugin.catalog import load_target
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Below this part of the members' own norms, what is left of a sum is rounding.
 _NOTHING = 1e-6
@@ -56,11 +53,10 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A finished module: stored factors, and the squared norms its error is made of."""
+    """A finished module: the rank, and the squared norms its error is made of."""
 
     module: str
-    A: Tensor
-    B: Tensor
+    rank: int
     error: float
     exact: float
     parts: float
@@ -72,56 +68,71 @@ def merge(
     out: Path,
     *,
     overwrite: bool = False,
+    device: str = "cpu",
     on_step: Callable[[Step], None] | None = None,
 ) -> Merged:
     """Write the plan's result to `out`, whole or not at all; `on_step` hears of finished modules.
 
-    Tensors are stored in the members' dtype if they share one, else in float32. Raises UsageError
-    when `out` is taken, NoEffectError when the members cancel.
+    Tensors are stored in the members' dtype if they share one, else in float32. On a CPU the same
+    members and plan give the same bytes, on another `device` the same but for rounding. Raises
+    UsageError when `out` is taken, NoEffectError when the members cancel.
     """
     check_free(out, overwrite=overwrite)
     started = time.perf_counter()
-    done = []
-    for step, result in _results(members, plan):
-        done.append(result)
-        if on_step:
-            on_step(step)
-    _check_effect(done, plan)
     with staged_folder(out, overwrite=overwrite) as stage:
-        pairs = {result.module: (result.A, result.B) for result in done}
-        write_merged(stage, pairs, members=members, plan=plan, name=out.absolute().name)
+        with closing(MergedWeights(stage / WEIGHTS_FILE, plan)) as weights:
+            done = []
+            for step, stored, result in _results(members, plan, device):
+                weights.add(step.module, stored.A, stored.B)
+                done.append(result)
+                if on_step:
+                    on_step(step)
+            _check_effect(done, plan)
+            weights.finish()
+        name = out.absolute().name
+        write_descriptions(stage, weights.ranks, members=members, plan=plan, name=name)
     return Merged(
         folder=out,
-        rank=max(len(result.A) for result in done),
+        rank=max(result.rank for result in done),
         relative_error=_ratio(sum(r.error for r in done), sum(r.exact for r in done)),
         seconds=time.perf_counter() - started,
         per_module=tuple(
-            ModuleResult(module=r.module, rank=len(r.A), relative_error=_ratio(r.error, r.exact))
+            ModuleResult(module=r.module, rank=r.rank, relative_error=_ratio(r.error, r.exact))
             for r in done
         ),
     )
 
 
-def _results(members: Sequence[Member], plan: Plan) -> Iterator[tuple[Step, _Done]]:
+def _results(
+    members: Sequence[Member], plan: Plan, device: str
+) -> Iterator[tuple[Step, Affine, _Done]]:
     combine: Combine = load_target(plan.strategy.target)
     with ExitStack() as files:
         streams = [files.enter_context(open_patches(member)) for member in members]
         for step in plan.steps:
-            yield step, _one(step, plan, streams, combine)
+            patches = [_moved(streams[p.member].take(step.module), device) for p in step.parts]
+            weights = [plan.terms[part.member].weight for part in step.parts]
+            merged = combine(patches, weights, rank=plan.limit, **plan.options)
+            stored = _stored(merged, step, plan)
+            yield step, stored, _judged(step, patches, weights, stored)
 
 
-def _one(step: Step, plan: Plan, streams: Sequence[PatchStream], combine: Combine) -> _Done:
-    patches = [streams[part.member].take(step.module) for part in step.parts]
-    weights = [plan.terms[part.member].weight for part in step.parts]
-    merged = _stored(combine(patches, weights, rank=plan.limit, **plan.options), step, plan)
+def _moved(patch: Affine, device: str) -> Affine:
+    return patch if device == "cpu" else replace(patch, A=patch.A.to(device), B=patch.B.to(device))
+
+
+def _judged(
+    step: Step, patches: Sequence[Affine], weights: Sequence[float], stored: Affine
+) -> _Done:
+    """How far what is stored is from the exact sum, from inner products of the factors."""
     parts = [factors(patch, weight=weight) for patch, weight in zip(patches, weights, strict=True)]
-    exact = total(parts)
+    exact, found = total(parts), factors(stored)
+    size = exact.norm_squared()
     return _Done(
         module=step.module,
-        A=merged.A,
-        B=merged.B,
-        error=difference(factors(merged), exact).norm_squared(),
-        exact=exact.norm_squared(),
+        rank=len(stored.A),
+        error=max(0.0, size - 2 * found.inner(exact) + found.norm_squared()),
+        exact=size,
         parts=sum(part.norm_squared() for part in parts),
     )
 

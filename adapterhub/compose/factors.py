@@ -27,8 +27,12 @@ class Factors:
     B: Tensor
 
     def norm_squared(self) -> float:
-        """||B A||_F^2 = sum (B^T B) * (A A^T), good to about 1e-16 of the parts' own norms."""
-        return max(0.0, float(((self.B.mT @ self.B) * (self.A @ self.A.mT)).sum()))
+        """||B A||_F^2, good to about 1e-16 of the parts' own norms."""
+        return max(0.0, self.inner(self))
+
+    def inner(self, other: Factors) -> float:
+        """<B A, B' A'> = sum (B^T B') * (A A'^T)."""
+        return float(((self.B.mT @ other.B) * (self.A @ other.A.mT)).sum())
 
     def singular_values(self) -> Tensor:
         """Those of B A, largest first."""

@@ -12,41 +12,72 @@ from typing import TYPE_CHECKING
 from adapterhub import __version__
 from adapterhub.compose.members import Member
 from adapterhub.compose.peft_config import lora_config, tensor_names
-from adapterhub.compose.plan import Arrangement, Plan
+from adapterhub.compose.plan import STORED_DTYPES, Arrangement, Plan
 from adapterhub.domain.manifest import (
     CARD_FILE,
     CONFIG_FILE,
     MANIFEST_FILE,
-    WEIGHTS_FILE,
     Manifest,
     Parent,
 )
 from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.card import render_card
 from adapterhub.formats.manifest import encode_manifest
-from adapterhub.hub.files import atomic_write
+from adapterhub.formats.safetensors_writer import SafetensorsWriter
+from adapterhub.hub.files import atomic_write, disk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
-def write_merged(
-    folder: Path,
-    pairs: Mapping[str, tuple[Tensor, Tensor]],
-    *,
-    members: Sequence[Member],
-    plan: Plan,
-    name: str,
+
+class MergedWeights:
+    """The weights file under way: each module's factors are written when they come, and forgotten.
+
+    Raises StorageError where the disk refuses.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.ranks: dict[str, int] = {}
+        self._path = path
+        most: dict[str, tuple[int, int]] = {}
+        for step in plan.steps:
+            rank = min(step.out_features, step.in_features)
+            shapes = (rank, step.in_features), (step.out_features, rank)
+            most |= zip(tensor_names(step.module), shapes, strict=True)
+        with disk("write", path):
+            self._file = path.open("xb")
+            self._writer = SafetensorsWriter(
+                self._file, most, dtype=_CODES[plan.dtype], width=STORED_DTYPES[plan.dtype]
+            )
+
+    def add(self, module: str, A: Tensor, B: Tensor) -> None:
+        """A (rank, in) and B (out, rank), with scaling 1."""
+        with disk("write", self._path):
+            for name, tensor in zip(tensor_names(module), (A, B), strict=True):
+                self._writer.add(name, tensor.shape, _bytes(tensor))
+        self.ranks[module] = len(A)
+
+    def finish(self) -> None:
+        with disk("write", self._path):
+            self._writer.finish()
+            self._file.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_descriptions(
+    folder: Path, ranks: Mapping[str, int], *, members: Sequence[Member], plan: Plan, name: str
 ) -> None:
-    """`pairs` are A (rank, in) and B (out, rank) by module, with scaling 1."""
-    ranks = {module: len(A) for module, (A, _) in pairs.items()}
+    """Config, manifest and card, beside the weights."""
     configs = [member.folder.config or {} for member in members]
     config = lora_config(ranks, base=plan.base, configs=configs)
     manifest = merged_manifest(members, plan)
     atomic_write(folder / CONFIG_FILE, encode_config(config))
     atomic_write(folder / MANIFEST_FILE, encode_manifest(manifest))
     atomic_write(folder / CARD_FILE, render_card(manifest, name=name).encode())
-    atomic_write(folder / WEIGHTS_FILE, _encode_weights(pairs))
 
 
 def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
@@ -70,12 +101,7 @@ def remembered(members: Sequence[Member], plan: Arrangement) -> tuple[str, ...]:
     return tuple(sorted({*plan.allowed, *before}))
 
 
-def _encode_weights(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> bytes:
-    from safetensors.torch import save
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
 
-    tensors = {
-        name: tensor
-        for module, pair in pairs.items()
-        for name, tensor in zip(tensor_names(module), pair, strict=True)
-    }
-    return save(tensors, metadata={"format": "pt"})
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data.cast("B")
