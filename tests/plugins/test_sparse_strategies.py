@@ -94,6 +94,26 @@ def test_the_largest_entries_are_combined_as_defined(
     assert apart(combine(name, PATCHES, WEIGHTS, density=density), expected) < 1e-10
 
 
+@pytest.mark.parametrize("order", ["random", "sorted", "periodic", "ties"])
+@pytest.mark.parametrize("density", [1e-5, 0.2, 0.99999])
+def test_of_many_entries_as_many_are_kept_as_of_few(order: str, density: float) -> None:
+    """A sample tells where to look; whatever it tells, the answer is the sorted list's."""
+    rows, columns = 700, 512
+    draw = torch.Generator().manual_seed(0)
+    delta = torch.randn(rows * columns, generator=draw)
+    if order == "sorted":
+        delta = delta.sort().values
+    elif order == "periodic":
+        delta[::5] *= 1e-3
+    elif order == "ties":
+        delta = delta.round()
+    wanted = round(density * delta.numel())
+    threshold = delta.abs().sort(descending=True).values[wanted - 1]
+    kept = masks.largest(delta.view(rows, columns), density)
+    expected = torch.where(delta.abs() >= threshold, delta, 0.0).view(rows, columns)
+    assert torch.equal(kept, expected)
+
+
 def test_breadcrumbs_leaves_the_largest_out_as_well() -> None:
     expected = plainly([trimmed(dense(p), 0.6, skip=0.05) for p in PATCHES], summed)
     found = combine("breadcrumbs", PATCHES, WEIGHTS, density=0.6, outliers=0.05)

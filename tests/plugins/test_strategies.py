@@ -92,6 +92,21 @@ def test_svd_is_as_good_as_any_delta_of_its_rank(
     assert error(merged, exact) <= optimum + 1e-6
 
 
+@pytest.mark.parametrize("apart", [1e-1, 1e-3, 1e-5, 1e-7, 1e-9])
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["sum", "difference"])
+def test_svd_is_the_best_of_adapters_that_are_nearly_one(apart: float, sign: float) -> None:
+    """Their factors' Grams are as good as singular, and a difference cancels all but `apart`."""
+    one, other = (patch(seed, dtype=torch.float64) for seed in (1, 2))
+    near = Affine(A=one.A + apart * other.A, B=one.B + apart * other.B, scaling=one.scaling)
+    exact = dense([one, near], [1.0, sign])
+    values = torch.linalg.svdvals(exact)
+    merged = svd([one, near], [1.0, sign], rank=3)
+    off = (merged.B.double() @ merged.A.double() - exact).norm()
+    best = values[3:].norm()
+    # What cancels is known to the rounding of what came in.
+    assert float(off - best) <= 1e-6 * float(exact.norm()) + 1e-13 * float(dense([one], [1]).norm())
+
+
 def test_svd_at_the_full_rank_is_the_exact_sum() -> None:
     patches, weights = CASES["mixed ranks and scalings"]
     assert error(svd(patches, weights, rank=11), dense(patches, weights)) < 1e-6

@@ -26,7 +26,7 @@ def adapterhub_strategies() -> Sequence[Strategy]:
             name="svd",
             summary="the best approximation of that sum at a given rank",
             target="adapterhub_plugins.strategies.combine:svd",
-            reference="Eckart-Young, by QR of the stacked factors",
+            reference="Eckart-Young, through the stacked factors",
             exact=False,
             options=_KEEP,
         ),

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine
 from adapterhub.errors import CapabilityError, UsageError
+from adapterhub_plugins.strategies.cores import cut
 from adapterhub_plugins.strategies.factors import check_patches, stacked, working_dtype
 from adapterhub_plugins.strategies.truncate import check_rank, kept_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A sine below this belongs to deltas that point the same way, or straight apart.
 _ONE_DIRECTION = 1e-6
@@ -43,26 +48,22 @@ def svd(
     """The best approximation of that sum at `rank` in Frobenius norm (Eckart and Young, 1936), or
     at the smallest rank with `keep` of its squared norm.
 
-    QR of both stacked factors leaves a core of the summed rank, whose SVD is the delta's. Each side
-    gets the square roots of the singular values. The default rank is the largest that came in; the
-    result has fewer if the sum has. Computed in float64.
+    Each side gets the square roots of the singular values. The default rank is the largest that
+    came in; the result has fewer if the sum has. Computed in float64.
     """
     import torch
 
     check_patches(patches, weights)
     check_rank(rank, keep)
     both = stacked(patches, weights, dtype=torch.float64)
-    # Householder QR holds for duplicated and rank-deficient factors too, where a Gram would not.
-    Q_out, R_out = torch.linalg.qr(both.B)
-    Q_in, R_in = torch.linalg.qr(both.A.mT)
-    U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
     wanted = max(patch.rank for patch in patches) if rank is None else rank
-    kept = min(wanted if keep is None else kept_rank(S, keep), len(S))
-    root = S.sqrt()
-    B = Q_out @ (U[:, :kept] * root[:kept])
-    A = (root[:kept, None] * Vh[:kept]) @ Q_in.mT
+
+    def kept(values: Tensor) -> int:
+        return min(wanted if keep is None else kept_rank(values, keep), len(values))
+
+    merged = cut(both.B, both.A, kept)
     dtype = working_dtype(patches)
-    return Affine(A=A.to(dtype), B=B.to(dtype))
+    return Affine(A=merged.A.to(dtype), B=merged.B.to(dtype))
 
 
 def slerp(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:

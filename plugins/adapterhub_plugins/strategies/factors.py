@@ -41,7 +41,10 @@ def _balanced(A: Tensor, B: Tensor, factor: float) -> tuple[Tensor, Tensor]:
 
 
 def _rms(matrix: Tensor) -> float:
-    return float(matrix.double().square().mean().sqrt())
+    import torch
+
+    norm = torch.linalg.vector_norm(matrix, dtype=torch.float64)
+    return float(norm) / math.sqrt(matrix.numel())
 
 
 def working_dtype(patches: Sequence[Affine]) -> torch.dtype:
