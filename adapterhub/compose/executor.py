@@ -6,6 +6,7 @@ business, and what fits together was decided by the plan.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from adapterhub.compose.factors import factors, total
+from adapterhub.compose.factors import side_by_side
 from adapterhub.compose.members import Member, open_patches
 from adapterhub.compose.merged_folder import MergedWeights, write_descriptions
 from adapterhub.compose.plan import Plan, Step
@@ -125,15 +126,17 @@ def _judged(
     step: Step, patches: Sequence[Affine], weights: Sequence[float], stored: Affine
 ) -> _Done:
     """How far what is stored is from the exact sum, from inner products of the factors."""
-    parts = [factors(patch, weight=weight) for patch, weight in zip(patches, weights, strict=True)]
-    exact, found = total(parts), factors(stored)
-    size = exact.norm_squared()
+    both = side_by_side([*patches, stored], [*weights, 1.0])
+    inner = both.grams()
+    n = both.A.shape[0] - len(stored.A)
+    exact, found = float(inner[:n, :n].sum()), float(inner[n:, n:].sum())
+    ends = [0, *itertools.accumulate(patch.rank for patch in patches)]
     return _Done(
         module=step.module,
         rank=len(stored.A),
-        error=max(0.0, size - 2 * found.inner(exact) + found.norm_squared()),
-        exact=size,
-        parts=sum(part.norm_squared() for part in parts),
+        error=max(0.0, exact - 2 * float(inner[:n, n:].sum()) + found),
+        exact=max(0.0, exact),
+        parts=sum(float(inner[a:b, a:b].sum()) for a, b in itertools.pairwise(ends)),
     )
 
 

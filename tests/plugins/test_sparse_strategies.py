@@ -109,7 +109,7 @@ def test_of_many_entries_as_many_are_kept_as_of_few(order: str, density: float) 
         delta = delta.round()
     wanted = round(density * delta.numel())
     threshold = delta.abs().sort(descending=True).values[wanted - 1]
-    kept = masks.largest(delta.view(rows, columns), density)
+    kept = masks.largest_of(delta.view(rows, columns), density)
     expected = torch.where(delta.abs() >= threshold, delta, 0.0).view(rows, columns)
     assert torch.equal(kept, expected)
 
@@ -208,7 +208,7 @@ def test_knots_is_ties_on_the_right_singular_vectors_of_all_deltas_side_by_side(
     patches = [patch(1, 3), patch(2, 5)]
     U, S, Vh = torch.linalg.svd(torch.cat([dense(p) for p in patches], dim=1), full_matrices=False)
     U, S, Vh = U[:, :8], S[:8], Vh[:8]
-    parts = [masks.largest(part, 0.4) for part in Vh.split(IN, dim=1)]
+    parts = [masks.largest_of(part, 0.4) for part in Vh.split(IN, dim=1)]
     sign = (parts[0] + parts[1]).sign()
     agree = [torch.where(p.sign() == sign, p, 0.0) for p in parts]
     count = sum((a != 0).double() for a in agree).clamp(min=1)

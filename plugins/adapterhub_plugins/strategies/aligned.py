@@ -14,7 +14,7 @@ from adapterhub.domain.patch import Affine
 from adapterhub_plugins.strategies.combine import svd
 from adapterhub_plugins.strategies.consensus import agreed
 from adapterhub_plugins.strategies.factors import check_patches, stacked, working_dtype
-from adapterhub_plugins.strategies.masks import check_density, largest
+from adapterhub_plugins.strategies.masks import check_density, largest_of
 from adapterhub_plugins.strategies.truncate import check_rank
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def knots(
         return stacked(patches, weights, dtype=working_dtype(patches))
     U, S = U[:, used], S[used]
     own = [
-        weight * largest((U.mT / S[:, None]) @ core @ patch.A.double(), density)
+        weight * largest_of((U.mT / S[:, None]) @ core @ patch.A.double(), density)
         for weight, core, patch in zip(weights, cores, patches, strict=True)
     ]
     merged = Affine(A=agreed(own), B=Q @ U * S)
@@ -77,7 +77,7 @@ def core_space(
         return stacked(patches, weights, dtype=working_dtype(patches))
     V_A = _span(torch.cat([patch.A.double() for patch in patches]).mT)
     cores = [
-        weight * largest(U_B.mT @ _outgoing(patch) @ (patch.A.double() @ V_A), density)
+        weight * largest_of(U_B.mT @ _outgoing(patch) @ (patch.A.double() @ V_A), density)
         for patch, weight in zip(patches, weights, strict=True)
     ]
     merged = Affine(A=agreed(cores) @ V_A.mT, B=U_B)

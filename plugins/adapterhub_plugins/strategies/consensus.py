@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Entries that are looked at together: several deltas of so many stay in a processor's cache.
-_AT_ONCE = 1 << 18
-
-
 def agreed(deltas: Sequence[Tensor]) -> Tensor:
     """Elect each entry's sign by the larger total, and give the mean of those that have it.
 
@@ -25,20 +21,12 @@ def agreed(deltas: Sequence[Tensor]) -> Tensor:
     """
     import torch
 
-    rows = max(1, _AT_ONCE // deltas[0].shape[1])
-    blocks = zip(*(delta.split(rows) for delta in deltas), strict=True)
-    return torch.cat([_agreed(block) for block in blocks])
-
-
-def _agreed(deltas: Sequence[Tensor]) -> Tensor:
-    import torch
-
     elected = total(deltas).sign_()
     summed, count = torch.zeros_like(elected), torch.zeros_like(elected)
     for delta in deltas:
         supporting = (delta * elected).clamp_(min=0.0)
         summed += supporting
-        count += supporting > 0
+        count += supporting.sign_()
     return summed.mul_(elected).div_(count.clamp_(min=1.0))
 
 

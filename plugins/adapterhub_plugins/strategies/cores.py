@@ -29,10 +29,10 @@ def cut(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:
     """
     import torch
 
-    halves = _half(B.mT @ B), _half(A @ A.mT)
-    if halves[0] is None or halves[1] is None:
+    of_B, of_A = _half(B.mT @ B), _half(A @ A.mT)
+    if of_B is None or of_A is None:
         return _cut_by_qr(B, A, kept)
-    (half_B, inverse_B), (half_A, inverse_A) = halves
+    (half_B, inverse_B), (half_A, inverse_A) = of_B, of_A
     U, S, Vh = torch.linalg.svd(half_B @ half_A.mT)
     count = kept(S)
     root = S[:count].sqrt()

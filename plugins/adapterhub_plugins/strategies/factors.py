@@ -21,15 +21,20 @@ def stacked(patches: Sequence[Affine], weights: Sequence[float], *, dtype: torch
     """Exactly sum_i weight_i * scaling_i * B_i A_i: A (sum of ranks, in), B (out, sum of ranks)."""
     import torch
 
-    pairs = [
-        _balanced(patch.A.to(dtype), patch.B.to(dtype), weight * patch.scaling)
-        for patch, weight in zip(patches, weights, strict=True)
-    ]
-    return Affine(A=torch.cat([A for A, _ in pairs]), B=torch.cat([B for _, B in pairs], dim=1))
+    first, total = patches[0], sum(patch.rank for patch in patches)
+    A = torch.empty(total, first.A.shape[1], dtype=dtype, device=first.A.device)
+    B = torch.empty(len(first.B), total, dtype=dtype, device=first.B.device)
+    end = 0
+    for patch, weight in zip(patches, weights, strict=True):
+        at = slice(end, end + patch.rank)
+        A[at], B[:, at] = patch.A, patch.B
+        _balance(A[at], B[:, at], weight * patch.scaling)
+        end = at.stop
+    return Affine(A=A, B=B)
 
 
-def _balanced(A: Tensor, B: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """(A', B') with B' A' = factor * B A and entries of about one size.
+def _balance(A: Tensor, B: Tensor, factor: float) -> None:
+    """In place: B A becomes factor * B A, its factors' entries of about one size.
 
     A moves by a power of two only, so that its bits survive in bf16 and fp16, and small entries of
     a B stay clear of fp16's subnormals.
@@ -37,7 +42,8 @@ def _balanced(A: Tensor, B: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     size_A, size_B = _rms(A), _rms(B) * abs(factor)
     ratio = size_B / size_A if size_A else 0.0
     shift = 2.0 ** round(0.5 * math.log2(ratio)) if 0.0 < ratio < math.inf else 1.0
-    return A * shift, B * (factor / shift)
+    A *= shift
+    B *= factor / shift
 
 
 def _rms(matrix: Tensor) -> float:

@@ -1,9 +1,9 @@
 """Strategies that drop entries of each delta before they add up: TIES, DARE, DELLA and the like.
 
-They are defined on dense deltas, so one site's deltas are formed, combined as the paper says, and
-brought back to two thin factors by the best approximation of the wanted rank. Weights multiply the
-deltas before signs are compared. What is random depends on the seed and on each delta alone,
-never on how many there are or in which order.
+They are defined on dense deltas: some rows of each at a time are formed and combined as the paper
+says, and the one dense result is brought back to two thin factors by the best approximation of the
+wanted rank. Weights multiply the deltas before signs are compared. What is random depends on the
+seed and on each delta alone, never on how many there are or in which order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from adapterhub.domain.patch import Affine
 from adapterhub.errors import UsageError
 from adapterhub_plugins.strategies import masks
 from adapterhub_plugins.strategies.consensus import agreed, total
+from adapterhub_plugins.strategies.dense import Delta
 from adapterhub_plugins.strategies.factors import check_patches, working_dtype
 from adapterhub_plugins.strategies.truncate import check_rank, truncated
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    Sparsify = Callable[[Tensor, Generator], Tensor]
+    # Of one delta, to what becomes of some of its rows.
+    Sparsify = Callable[[Delta, Generator], Callable[[Tensor], Tensor]]
 
 
 def ties(
@@ -38,7 +40,7 @@ def ties(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.largest(delta, density),
+        lambda delta, _: masks.largest(delta.blocks, delta.entries, density).of,
         density=density,
         signs=True,
         rank=rank,
@@ -58,7 +60,7 @@ def magnitude_prune(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.largest(delta, density),
+        lambda delta, _: masks.largest(delta.blocks, delta.entries, density).of,
         density=density,
         signs=False,
         rank=rank,
@@ -82,7 +84,7 @@ def breadcrumbs(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.middle(delta, density, outliers=outliers),
+        lambda delta, _: masks.middle(delta.blocks, delta.entries, density, outliers=outliers).of,
         density=density,
         signs=False,
         rank=rank,
@@ -103,7 +105,7 @@ def dare_linear(
     return _combined(
         patches,
         weights,
-        lambda delta, draw: masks.dropped(delta, density, draw),
+        lambda _, draw: lambda block: masks.dropped(block, density, draw),
         density=density,
         signs=False,
         rank=rank,
@@ -125,7 +127,7 @@ def dare_ties(
     return _combined(
         patches,
         weights,
-        lambda delta, draw: masks.dropped(delta, density, draw),
+        lambda _, draw: lambda block: masks.dropped(block, density, draw),
         density=density,
         signs=True,
         rank=rank,
@@ -150,7 +152,7 @@ def della(
     return _combined(
         patches,
         weights,
-        lambda delta, draw: masks.dropped_by_size(delta, density, draw, spread=spread),
+        lambda _, draw: lambda block: masks.dropped_by_size(block, density, draw, spread=spread),
         density=density,
         signs=True,
         rank=rank,
@@ -170,22 +172,24 @@ def _combined(
     keep: float | None,
     seed: int = 0,
 ) -> Affine:
+    import torch
+
     check_patches(patches, weights)
     check_rank(rank, keep)
     masks.check_density(density)
-    deltas = [
-        weight * sparsify(_dense(patch), _draw(seed, patch))
-        for patch, weight in zip(patches, weights, strict=True)
-    ]
-    merged = agreed(deltas) if signs else total(deltas)
+    dtype = working_dtype(patches)
+    pairs = zip(patches, weights, strict=True)
+    deltas = [Delta(patch, weight, dtype=dtype) for patch, weight in pairs]
+    kept = [sparsify(d, _draw(seed, patch)) for d, patch in zip(deltas, patches, strict=True)]
+    merge = agreed if signs else total
+    merged = torch.empty(deltas[0].shape, dtype=dtype, device=patches[0].A.device)
+    done = 0
+    for blocks in zip(*(delta.blocks() for delta in deltas), strict=True):
+        rows = [of(block) for of, block in zip(kept, blocks, strict=True)]
+        merged[done : done + len(rows[0])] = merge(rows)
+        done += len(rows[0])
     wanted = max(patch.rank for patch in patches) if rank is None else rank
     return truncated(merged, rank=wanted, keep=keep, seed=seed)
-
-
-def _dense(patch: Affine) -> Tensor:
-    dtype = working_dtype([patch])
-    dense: Tensor = patch.scaling * (patch.B.to(dtype) @ patch.A.to(dtype))
-    return dense
 
 
 def _draw(seed: int, patch: Affine) -> Generator:
