@@ -17,6 +17,8 @@ const model = await llama.loadModel({modelPath, useMmap: false});
 const context = await model.createContext({
     contextSize: Math.max(...sequences.map(({ids}) => ids.length)) + 8,
     flashAttention: false,
+    // Several wait for each other by spinning, which on a busy machine takes ten times as long.
+    threads: 1,
     // Keys and values in half precision, the default, would hide what the weights do.
     experimentalKvCacheKeyType: "F32",
     experimentalKvCacheValueType: "F32",
