@@ -28,10 +28,10 @@ LENGTH = 8  # positions of each prompt
 PROMPT_SET = digest_of([[list(pair) for pair in PROMPTS], TOP, LENGTH])[:16]
 
 # `python -m tests.bench.probe_calibration HOME`, SmolLM2 and five adapters, probes on NF4. Replayed
-# on the same stored weights, activations in bfloat16 and not float32: cosine from 0.98, strength
-# from 0.93. On bf16 and int8 of the same base: from 0.69 and 0.70. Other bases of its shape: below
-# 0.15, or a strength over 2. A base that was tuned or disturbed comes between.
-MIN_COSINE, STRENGTH = 0.6, (0.5, 2.0)
+# on the same stored weights, on a CPU or CUDA, activations in bfloat16 and not float32: cosine from
+# 0.98, strength from 0.92. On bf16 and int8 of the same base: from 0.60 and 0.70. Other bases of
+# its shape: below 0.15. A base that was tuned or disturbed comes between.
+MIN_COSINE, STRENGTH = 0.5, (0.5, 2.0)
 SAME_MIN_COSINE, SAME_STRENGTH = 0.9, (0.8, 1.25)
 # Of a module's norm: storing the weights in bfloat16 changes it by a tenth of this.
 NORM_TOLERANCE = 0.02

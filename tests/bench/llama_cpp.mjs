@@ -25,8 +25,8 @@ const context = await model.createContext({
     ...(lora ? {lora: {adapters: [{filePath: lora, scale: 1}]}} : {})
 });
 const sequence = context.getSequence();
-// All logits, since the filter for the top two sometimes answers with one.
-const asked = {generateNext: {logits: true, options: {temperature: 1}}};
+// Without these the sampler drops candidates, and their logits with them.
+const asked = {generateNext: {logits: true, options: {temperature: 1, topK: 0, topP: 1, minP: 0}}};
 const found = [];
 
 function topTwo(logits) {

@@ -39,7 +39,7 @@ from adapterhub.train.run import train_adapter
 TASK, BASE, PROMPTS = "iso-dates", "smollm2", 50
 # In logits. Both sum products of float32 numbers in another order, some hundred terms at a time
 # and thirty blocks deep; the largest difference seen is printed beside it.
-ROUNDING = 0.02
+ROUNDING = 0.001
 NODE_PACKAGE = "node-llama-cpp@3.22.1"
 SCRIPT = Path(__file__).with_suffix(".mjs")
 

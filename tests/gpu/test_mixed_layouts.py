@@ -83,7 +83,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def factors(out: int, width: int, draw: Any) -> tuple[Any, Any]:
     A = torch.randn(RANK, width, generator=draw) / math.sqrt(width)
-    return A, torch.randn(out, RANK, generator=draw) / math.sqrt(width) / 4
+    return A, torch.randn(out, RANK, generator=draw) / math.sqrt(width)
 
 
 def write(folder: Path, pairs: Mapping[str, tuple[Any, Any]], base: Base) -> Path:
@@ -176,5 +176,5 @@ def test_both_layouts_together_answer_as_the_dense_sum(
     print(
         f"{how}: effect {effect:.3g}, off by {error:.2g}; the dense sum in bfloat16 {rounding:.2g}"
     )
-    assert effect > 20 * error
-    assert error <= (2 * rounding if CUDA else 1e-5)
+    assert effect > 5 * rounding
+    assert error <= (1.5 * rounding if CUDA else 1e-5)

@@ -29,7 +29,8 @@ def cut(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:
     """
     import torch
 
-    of_B, of_A = _half(B.mT @ B), _half(A @ A.mT)
+    # A processor decomposes a small matrix in less time than a GPU needs to begin.
+    of_B, of_A = _half((B.mT @ B).cpu()), _half((A @ A.mT).cpu())
     if of_B is None or of_A is None:
         return _cut_by_qr(B, A, kept)
     (half_B, inverse_B), (half_A, inverse_A) = of_B, of_A
@@ -38,7 +39,7 @@ def cut(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:
     root = S[:count].sqrt()
     left = inverse_B @ (U[:, :count] * root)
     right = (root[:, None] * Vh[:count]) @ inverse_A.mT
-    return Affine(A=right @ A, B=B @ left)
+    return Affine(A=right.to(A.device) @ A, B=B @ left.to(B.device))
 
 
 def _half(gram: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -273,3 +273,17 @@ def test_ranks_that_differ_by_module_are_written_as_anchored_patterns(
     escaped = "^" + DOWN.replace(".", "\\.")
     assert (config["r"], config["lora_alpha"]) == (7, 7)
     assert config["rank_pattern"] == config["alpha_pattern"] == {escaped: 4}
+
+
+def test_several_modules_at_once_give_the_same_bytes(
+    adapter: Callable[..., Member], tmp_path: Path
+) -> None:
+    """As on a GPU; `cpu:0` is the same processor by a name that asks for it."""
+    members = [adapter("a", seed=1), adapter("b", seed=2, rank=6)]
+    plan = planned(members, "svd", 5)
+    made = [
+        merge(members, plan, tmp_path / device.replace(":", ""), device=device).folder
+        for device in ("cpu", "cpu:0")
+    ]
+    one, other = ((folder / "adapter_model.safetensors").read_bytes() for folder in made)
+    assert one == other
