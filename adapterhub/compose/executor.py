@@ -153,9 +153,15 @@ def _judged(
 ) -> _Done:
     """How far what is stored is from the exact sum, from inner products of the factors."""
     both = side_by_side([*patches, stored], [*weights, 1.0])
-    inner = both.grams()
-    n = both.A.shape[0] - len(stored.A)
+    inner = both.grams().cpu()
+    n = len(both.A) - len(stored.A)
     exact, found = float(inner[:n, :n].sum()), float(inner[n:, n:].sum())
+    if not math.isfinite(found):
+        raise MismatchError(
+            f"the sum at {step.module} does not fit {str(stored.A.dtype).removeprefix('torch.')}",
+            hint="look for an adapter with infinite values (`adapterhub verify`) or lower the "
+            "weights",
+        )
     ends = [0, *itertools.accumulate(patch.rank for patch in patches)]
     return _Done(
         module=step.module,
@@ -176,12 +182,6 @@ def _stored(merged: Affine, step: Step, plan: Plan) -> Affine:
         )
     dtype: torch.dtype = getattr(torch, plan.dtype)
     A, B = merged.A.to(dtype), (merged.B * merged.scaling).to(dtype)
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all()):
-        raise MismatchError(
-            f"the sum at {step.module} does not fit {plan.dtype}",
-            hint="look for an adapter with infinite values (`adapterhub verify`) or lower the "
-            "weights",
-        )
     return Affine(A=A.contiguous(), B=B.contiguous())
 
 

@@ -21,36 +21,40 @@ def stacked(patches: Sequence[Affine], weights: Sequence[float], *, dtype: torch
     """Exactly sum_i weight_i * scaling_i * B_i A_i: A (sum of ranks, in), B (out, sum of ranks)."""
     import torch
 
-    first, total = patches[0], sum(patch.rank for patch in patches)
-    A = torch.empty(total, first.A.shape[1], dtype=dtype, device=first.A.device)
-    B = torch.empty(len(first.B), total, dtype=dtype, device=first.B.device)
-    end = 0
-    for patch, weight in zip(patches, weights, strict=True):
-        at = slice(end, end + patch.rank)
-        A[at], B[:, at] = patch.A, patch.B
-        _balance(A[at], B[:, at], weight * patch.scaling)
-        end = at.stop
+    first, ranks = patches[0], [patch.rank for patch in patches]
+    A = torch.empty(sum(ranks), first.A.shape[1], dtype=dtype, device=first.A.device)
+    B = torch.empty(len(first.B), sum(ranks), dtype=dtype, device=first.B.device)
+    parts = list(zip(torch.split(A, ranks), torch.split(B, ranks, dim=1), strict=True))
+    for (own_A, own_B), patch in zip(parts, patches, strict=True):
+        own_A.copy_(patch.A)
+        own_B.copy_(patch.B)
+    # Of all of them at once: a GPU is waited for each time that a number is read from it.
+    sizes = torch.stack([torch.stack([_rms(own) for own in pair]) for pair in parts]).tolist()
+    for (own_A, own_B), (of_A, of_B), patch, weight in zip(
+        parts, sizes, patches, weights, strict=True
+    ):
+        factor = weight * patch.scaling
+        shift = _shift(of_A, of_B * abs(factor))
+        own_A.mul_(shift)
+        own_B.mul_(factor / shift)
     return Affine(A=A, B=B)
 
 
-def _balance(A: Tensor, B: Tensor, factor: float) -> None:
-    """In place: B A becomes factor * B A, its factors' entries of about one size.
+def _shift(size_A: float, size_B: float) -> float:
+    """What makes the entries of A, and divided by it those of B, of about one size.
 
     A moves by a power of two only, so that its bits survive in bf16 and fp16, and small entries of
     a B stay clear of fp16's subnormals.
     """
-    size_A, size_B = _rms(A), _rms(B) * abs(factor)
     ratio = size_B / size_A if size_A else 0.0
-    shift = 2.0 ** round(0.5 * math.log2(ratio)) if 0.0 < ratio < math.inf else 1.0
-    A *= shift
-    B *= factor / shift
+    return 2.0 ** round(0.5 * math.log2(ratio)) if 0.0 < ratio < math.inf else 1.0
 
 
-def _rms(matrix: Tensor) -> float:
+def _rms(matrix: Tensor) -> Tensor:
     import torch
 
-    norm = torch.linalg.vector_norm(matrix, dtype=torch.float64)
-    return float(norm) / math.sqrt(matrix.numel())
+    norm: Tensor = torch.linalg.vector_norm(matrix, dtype=torch.float64)
+    return norm / math.sqrt(matrix.numel())
 
 
 def working_dtype(patches: Sequence[Affine]) -> torch.dtype:
