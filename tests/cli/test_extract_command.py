@@ -75,4 +75,4 @@ def test_what_it_does_to_a_base_that_is_here_is_recorded(machine: CommandLine) -
 
 
 def test_a_base_that_is_not_here_is_not_asked(machine: CommandLine) -> None:
-    assert "probe" not in machine.ok("extract", "base", "tuned", "-o", "unprobed").err
+    assert "probe" not in machine.ok("extract", "base", "tuned", "-o", "alone").err
