@@ -72,6 +72,24 @@ def proved(
         yield copy
 
 
+def record_effect(folder: Path, spec: BaseSpec, out: Output, *, device: str | None) -> None:
+    """Write into the manifest of an adapter that was made just now what it does to its base. Where
+    that cannot be found out the adapter stays as it is, which is said aloud."""
+    try:
+        from adapterhub.models.loader import load_base
+        from adapterhub.train.proof import prove
+
+        base = load_base(spec, device=device)
+    except ImportError:
+        out.say(f"note: saved without a probe: {spec.name} cannot be loaded here")
+        return
+    except AdapterhubError as error:
+        out.say(f"note: saved without a probe: {error.message}")
+        return
+    made = read_folder(folder).manifest
+    prove(folder, base, made, name=folder.absolute().name, golden=(), say=out.say)
+
+
 def _items(stored: AdapterFolder, samples: Samples, out: Output) -> list[Item]:
     from adapterhub.train.data import EVAL_ROWS, held_out_items, load_eval_items
     from adapterhub.trust.golden import golden_items

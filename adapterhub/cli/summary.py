@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.manifest import BaseRecord, Manifest, Result
+from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Parent, Result
 from adapterhub.domain.match import BaseMatch, base_text, match_base
 from adapterhub.errors import NotFoundError, PluginError
 from adapterhub.hub.folder import COMPOSITION_METHOD, has_tensors
@@ -80,8 +80,14 @@ def _maker(manifest: Manifest) -> str:
     if has_tensors(manifest.method) is False:
         chosen = recipe.get("choose")
         how = f"design, {chosen} examples chosen from {recipe.get('data')}" if chosen else "design"
-    how = how or (f"stacking ({manifest.strategy})" if manifest.strategy else "unknown means")
-    return f"{how} · {manifest.written_by or 'unknown'}"
+    return f"{how or _derived(manifest.strategy)} · {manifest.written_by or 'unknown'}"
+
+
+def _derived(strategy: str | None) -> str:
+    """How it came from its parents, one that was converted or several that were put together."""
+    if strategy is None:
+        return "unknown means"
+    return CONVERSIONS.get(strategy, f"stacking ({strategy})")
 
 
 def _training(manifest: Manifest) -> str:
@@ -100,25 +106,22 @@ def _training(manifest: Manifest) -> str:
     return " · ".join(parts)
 
 
-def _parent(parent: Any) -> str:
+def _parent(parent: Parent) -> str:
     return f"{parent.weight:g} * {parent.ref} ({parent.sha256[:12]})"
 
 
 def _result(result: Result) -> str:
-    """An interval is shown where one was recorded; without one, a difference says little."""
-    interval = getattr(result, "ci95", None)
-    sure = f", gain [{interval[0]:+.3g}, {interval[1]:+.3g}]" if interval else ""
-    figures = f"{result.score:g} (base {result.base_score:g}, {result.n} items{sure})"
+    figures = f"{result.score:g} (base {result.base_score:g}, {result.n} items)"
     return f"{result.task} {result.metric}: {figures}"
 
 
 def _effect(manifest: Manifest) -> str:
-    """The probe's own words, where it recorded one."""
-    probe = getattr(manifest, "probe", None)
+    """As it was where it was made; whether it is the same elsewhere is for `verify`."""
+    probe = manifest.probe
     if probe is None:
         return "not recorded; adapterhub verify --base NAME measures it"
-    said = getattr(probe, "summary", None)
-    return str(said() if callable(said) else said or "recorded; verify --base NAME replays it")
+    where = probe.environment.scheme
+    return f"logits change by {probe.relative:.1%} on {where}; verify --base NAME replays it"
 
 
 def _plugin(method: str) -> str:

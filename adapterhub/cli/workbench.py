@@ -109,9 +109,13 @@ def _loaded(
     from adapterhub.runtime.engine import open_engine
     from adapterhub.runtime.subjects import attach_subject
     from adapterhub.trust.attached import check_members
+    from adapterhub.trust.companions import template_notes
 
     engine = open_engine(load_base(spec, device=device))
     slots = tuple(attach_subject(engine.rack, subject) for subject in subjects)
     members = {member.identity: member for subject in subjects for member in subject.members}
     check_members(engine, list(members.values()), allow=allow, say=out.say)
+    for member in members.values():
+        for note in template_notes(member.folder.path, engine.base):
+            out.say(f"note: {member.ref}: {note}")
     return Workbench(engine=engine, subjects=subjects, slots=slots)

@@ -20,6 +20,12 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 COMPOSITION_FILE = "composition.toml"
 # Every tensor of a stored PEFT adapter is named by this and then the module it belongs to.
 PEFT_PREFIX = "base_model.model."
+# What the strategy of an adapter that was made from one other means.
+CONVERSIONS = {
+    "canonical": "converted to plain factors, scaled by 1",
+    "to-fused": "converted for a base with fused layers",
+    "to-split": "converted for a base with split layers",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from adapterhub.domain.manifest import BaseRecord, Manifest, Result
+from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Result
 from adapterhub.errors import FormatError
 from adapterhub.formats.escapes import escape
 
@@ -212,7 +212,9 @@ def _parents(manifest: Manifest, name: str) -> str:
     if not manifest.parents:
         return ""
     rows = [(p.ref, f"{p.weight:g}", p.sha256[:12]) for p in manifest.parents]
-    heading = f"## Parents\n\nPut together by `{manifest.strategy or 'an unknown strategy'}`.\n\n"
+    conversion = CONVERSIONS.get(manifest.strategy or "")
+    how = f"Put together by `{manifest.strategy or 'an unknown strategy'}`."
+    heading = f"## Parents\n\n{f'It was {conversion}.' if conversion else how}\n\n"
     return heading + _table(("adapter", "weight", "sha256 of its weights"), rows)
 
 

@@ -83,7 +83,15 @@ def best_device() -> str:
 
 
 def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None = None) -> Base:
-    """Load a base that `base add` stored. `dense` defaults to what fits on a CPU, never on CUDA."""
+    """Load a base that `base add` stored. `dense` defaults to what fits on a CPU, never on CUDA.
+
+    Raises FormatError where its files are gone.
+    """
+    if not (base_folder(spec.name) / "config.json").is_file():
+        raise FormatError(
+            f"the base {spec.name} has lost its files: there is no config.json",
+            hint=f"remove it, then add it again: adapterhub base rm {spec.name}",
+        )
     device = device or best_device()
     check_device(device)
     if dense is None:

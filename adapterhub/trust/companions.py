@@ -31,10 +31,14 @@ def companion_notes(folder: Path, base: LoadedBase) -> Iterator[str]:
             f"its tokenizer has {len(beyond)} tokens for which this base has no embedding, first "
             f"{token} ({number}, and the base has {rows} rows)"
         )
+    yield from template_notes(folder, base)
+
+
+def template_notes(folder: Path, base: LoadedBase) -> Iterator[str]:
+    """Of the chat template alone, which needs no look into a tokenizer of many megabytes."""
     template = folder / TEMPLATE_FILE
-    if template.is_file() and (
-        sha256_hex(template.read_bytes()) != base.spec.fingerprint.chat_template
-    ):
+    data = read_bytes(template, limit=_LIMIT) if template.is_file() else None
+    if data is not None and sha256_hex(data) != base.spec.fingerprint.chat_template:
         yield "it brings a chat template of its own, which is not this base's and is not used here"
 
 

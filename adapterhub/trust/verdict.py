@@ -78,9 +78,12 @@ def kept_verdict(key: str) -> Verdict | None:
     path = _path(key)
     try:
         data = read_bytes(path, limit=_LIMIT)
-        return None if data is None else to_domain(loads_strict(data, name=key), Verdict, name=key)
+        if data is None:
+            return None
+        found = to_domain(loads_strict(data, name=key), Verdict, name=key)
     except (FormatError, StorageError):
         return None
+    return found if _whole(found) else None
 
 
 def keep_verdict(key: str, verdict: Verdict) -> None:
@@ -92,6 +95,17 @@ def keep_verdict(key: str, verdict: Verdict) -> None:
         sweep_folder(path.parent, older_than=_KEPT)
     except StorageError:
         return
+
+
+def _whole(verdict: Verdict) -> bool:
+    """A fault is told with its message and hint, and figures come in pairs."""
+    told = bool(verdict.message and verdict.hint)
+    return (
+        verdict.code in ("", NO_EFFECT, PROBE_MISMATCH)
+        and told == bool(verdict.code)
+        and (verdict.relative is None) == (verdict.flips is None)
+        and (verdict.cosine is None) == (verdict.strength is None)
+    )
 
 
 def _rounded(verdict: Verdict) -> Verdict:

@@ -153,6 +153,19 @@ def test_examples_are_chosen_by_rows_that_are_never_shown(machine: CommandLine) 
 
 
 @pytest.mark.models
+def test_what_a_design_does_is_recorded_and_replayed(machine: CommandLine) -> None:
+    facts = machine.ok("verify", "./words", "--base", "tiny", "--json").json["facts"]
+    assert facts["probe_cosine"] > 0.99
+
+
+def test_a_base_that_cannot_be_loaded_costs_the_probe_alone(
+    adapterhub: CommandLine, named_base: str
+) -> None:
+    done = adapterhub.ok("design", "-o", "mine", "--base", named_base, "--system", "Be brief.")
+    assert "note: saved without a probe: " in done.err
+
+
+@pytest.mark.models
 def test_a_design_and_a_lora_answer_together_and_are_not_merged(machine: CommandLine) -> None:
     refused = machine("stack", "./lora", "./words", "-o", "merged")
     assert refused.code == 10

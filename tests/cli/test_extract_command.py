@@ -64,3 +64,15 @@ def test_what_cannot_be_done_is_said_in_two_lines(machine: CommandLine) -> None:
     assert done.complaint == [
         "base and base hold the same weights", "check that both names are right"
     ]  # fmt: skip
+
+
+def test_what_it_does_to_a_base_that_is_here_is_recorded(machine: CommandLine) -> None:
+    machine.ok("base", "add", "stored", "base", "--scheme", "bf16")
+    machine.ok("extract", "stored", "tuned", "-o", "probed", "--rank", "8")
+    report = machine.ok("verify", "./probed", "--base", "stored", "--json").json
+    assert report["ok"]
+    assert report["facts"]["probe_cosine"] > 0.99
+
+
+def test_a_base_that_is_not_here_is_not_asked(machine: CommandLine) -> None:
+    assert "probe" not in machine.ok("extract", "base", "tuned", "-o", "alone").err

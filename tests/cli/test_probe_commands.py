@@ -132,3 +132,17 @@ def test_a_template_that_drops_a_system_message_is_said_aloud(machine: CommandLi
     run = ("run", "./trained", "hi", "--max-new-tokens", "2", "--device", "cpu", *words)
     assert said in machine.ok(*run, "--system", "Be brief.").err
     assert said not in machine.ok(*run).err
+
+
+def test_a_chat_template_that_is_not_used_is_said_once(machine: CommandLine) -> None:
+    assert machine.cwd is not None
+    own = machine.cwd / "own"
+    own.mkdir()
+    for path in (machine.cwd / "trained").iterdir():
+        (own / path.name).write_bytes(path.read_bytes())
+    (own / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    note = "note: ./own: it brings a chat template of its own, which is not this base's"
+    asked = machine.ok("run", "./own", "hi", "--base", "tiny", "--max-new-tokens", "2")
+    assert asked.err.count(note) == 1
+    plain = machine.ok("run", "./trained", "hi", "--base", "tiny", "--max-new-tokens", "2")
+    assert "chat template" not in plain.err

@@ -16,7 +16,8 @@ from random import Random
 
 from adapterhub.errors import AdapterhubError
 from tests.fuzz.mutate import mutated
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 MOST_SECONDS = 1.0
 MOST_BYTES = 256 << 20

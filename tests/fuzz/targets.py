@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
@@ -29,15 +26,9 @@ from adapterhub.formats.rows import read_rows, row_to_messages
 from adapterhub.formats.safetensors_header import find_nonfinite, find_zero, read_header
 from adapterhub.hub.paths import check_paths
 from tests.adapter_files import CONFIG, lora_tensors, safetensors
+from tests.fuzz.hub_targets import HUB_TARGETS
+from tests.fuzz.target import Target
 from tests.peft_releases import ADDED, written
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`read` takes any bytes; `good` are some that it accepts."""
-
-    good: tuple[bytes, ...]
-    read: Callable[[bytes], Any]
 
 
 def _weights(data: bytes) -> None:
@@ -156,4 +147,5 @@ TARGETS: dict[str, Target] = {
         (b"adapter_config.json\nadapter_model.safetensors\nmore/README.md",),
         lambda data: check_paths(_text(data).split("\n"), name="me/mine"),
     ),
+    **HUB_TARGETS,
 }

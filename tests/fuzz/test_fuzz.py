@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -11,80 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
-import yaml
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from adapterhub.domain.peft_keys import KEYS
 from tests.fuzz.run import tried
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.shaped import SHAPED
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 FINE = ("read", "refused")
-TEXT = st.text(max_size=30)
-LEAF = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
-JSON = st.recursive(
-    LEAF, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
-)
-SHAPE = st.lists(st.integers(-1, 2**70), max_size=9)
-ENTRY = st.fixed_dictionaries(
-    {"dtype": st.sampled_from(["F32", "BF16", "F4", "", 3]), "shape": SHAPE, "data_offsets": SHAPE},
-    optional={"more": LEAF},
-)
-# No surrogates: TOML and YAML files hold none, and their writers would raise instead of ours.
-PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-TOML = st.recursive(
-    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | PLAIN,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PLAIN, inner, max_size=4),
-)
-HEAD = {"base": "tiny", "data": "rows.jsonl"}
-
-
-def _config(kind: str) -> st.SearchStrategy[bytes]:
-    keys = st.dictionaries(st.sampled_from(sorted(KEYS[kind])) | TEXT, JSON, max_size=8)
-    return keys.map(lambda config: json.dumps(config | {"peft_type": kind}).encode())
-
-
-def _framed(header: Any) -> bytes:
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(64)
-
-
-def _merged(target: str, change: dict[str, Any]) -> bytes:
-    return json.dumps(json.loads(TARGETS[target].good[0]) | change).encode()
-
-
-SHAPED: dict[str, st.SearchStrategy[bytes]] = {
-    "config": st.sampled_from(sorted(KEYS)).flatmap(_config),
-    "weights": (st.dictionaries(TEXT | st.just("__metadata__"), ENTRY | JSON, max_size=4)).map(
-        _framed
-    ),
-    "manifest": st.dictionaries(
-        st.sampled_from(["base", "recipe", "parents", "results", "schema_version", "method"]), JSON
-    ).map(lambda change: _merged("manifest", change)),
-    "base": st.dictionaries(
-        st.sampled_from(["scheme", "fingerprint", "modality", "parameters", "note"]), JSON
-    ).map(lambda change: _merged("base", change)),
-    "composition": st.dictionaries(st.sampled_from(["base", "terms", "rank", "x"]), TOML).map(
-        lambda table: tomli_w.dumps(table).encode()
-    ),
-    "recipe": st.dictionaries(st.sampled_from(["options", "steps", "eval_data", "x"]), TOML).map(
-        lambda table: tomli_w.dumps({**HEAD, **table}).encode()
-    ),
-    "card": st.dictionaries(PLAIN, TOML).map(
-        lambda front: f"---\n{yaml.safe_dump(front, allow_unicode=True)}---\n".encode()
-    ),
-    "rows": st.lists(JSON, max_size=4).map(
-        lambda rows: b"\n".join(json.dumps(row).encode() for row in rows)
-    ),
-    "ref": TEXT.map(lambda text: text.encode(errors="replace")),
-    "expression": st.lists(TEXT | st.just("0.5*u/a"), max_size=4).map(
-        lambda parts: "+".join(parts).encode(errors="replace")
-    ),
-    "paths": st.lists(TEXT, max_size=6).map(
-        lambda names: "\n".join(names).encode("utf-8", "replace")
-    ),
-}
 
 
 def fuzz(inputs: int, seed: int) -> subprocess.CompletedProcess[str]:

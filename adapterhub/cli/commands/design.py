@@ -11,6 +11,7 @@ import click
 from adapterhub import __version__
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output
+from adapterhub.cli.proving import record_effect
 from adapterhub.domain.manifest import CARD_FILE, CONFIG_FILE, MANIFEST_FILE, Manifest
 from adapterhub.domain.match import record_of
 from adapterhub.errors import FormatError, UsageError
@@ -98,6 +99,7 @@ def design(
         choice = choose_examples(METHOD, spec, made, choose, data=data, settings=settings, say=say)
     config = made(choice.examples if choice else [])
     _write(out, config, spec, choice, overwrite=overwrite)
+    record_effect(out, spec, say, device=settings["device"])
     say.data({"folder": str(out), "config": config, **(choice.to_json() if choice else {})})
     if choice:
         choice.show(say)

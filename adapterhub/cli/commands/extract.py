@@ -10,6 +10,7 @@ import click
 
 from adapterhub.cli.options import device_option, json_option
 from adapterhub.cli.output import Output, megabytes
+from adapterhub.cli.proving import record_effect
 
 if TYPE_CHECKING:
     from adapterhub.train.extract import Extracted, Held
@@ -44,9 +45,11 @@ def extract(
     """Write what TUNED changed of BASE to the folder OUT, as a LoRA.
 
     Each is a folder, a GGUF file or a hub id; BASE may be the name of a base on this machine too.
-    Every layer's difference is cut to the rank given, and how much of it is lost is said.
+    Every layer's difference is cut to the rank given, and how much of it is lost is said. On a base
+    that is named, what the LoRA does is recorded, as after a training.
     """
     say = Output(as_json=as_json)
+    from adapterhub.models.bases import list_bases
     from adapterhub.models.loader import best_device, check_device
     from adapterhub.models.quiet import quiet
     from adapterhub.train.extract import extract as extract_adapter
@@ -66,6 +69,10 @@ def extract(
             on_tensor=lambda done, total: bar.update(line, completed=done, total=total),
             say=say.say,
         )
+    # A base that is here under this name can be asked; another would have to be added first.
+    spec = next((spec for spec in list_bases() if spec.name == base), None)
+    if spec is not None:
+        record_effect(made.folder, spec, say, device=device)
     say.data(_json(made))
     _show(made, say)
     say.next(f"adapterhub verify {made.folder}")

@@ -21,6 +21,8 @@ from adapterhub.errors import (
 
 RETRIED = frozenset((408, 429, 500, 502, 503, 504))
 _SECRET = re.compile(r"(?i)\b(bearer\s+\S+|hf_\w{6,}|(?:token|signature|sig|key)=[^&\s]+)")
+# What a parser raises of an answer: nothing that was asked for is at fault.
+_UNREADABLE = frozenset(("JSONDecodeError", "UnicodeDecodeError", "RecursionError"))
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 
@@ -57,7 +59,7 @@ def _without_answer(names: set[str], *, what: str, endpoint: str, said: str) -> 
             f"{endpoint} cannot be reached: {said or 'no reason given'}",
             hint="check the network and the address: adapterhub remote list",
         )
-    if names & {"ValueError", "RuntimeError"} and "JSONDecodeError" not in names:
+    if names & {"ValueError", "RuntimeError"} and not names & _UNREADABLE:
         return RemoteError(
             f"{endpoint} cannot take {what}: {said}",
             hint="correct that, then try again",

@@ -60,7 +60,7 @@ class HuggingFaceStore:
                 ref.id, revision=ref.revision, files_metadata=True, timeout=TIMEOUT
             ),
         )
-        if not info.sha or info.siblings is None:
+        if not (isinstance(info.sha, str) and info.sha) or info.siblings is None:
             raise RemoteError(
                 f"{self.uri} names no commit of {ref.id}", hint="ask whoever runs that hub"
             )
@@ -126,7 +126,7 @@ class HuggingFaceStore:
     def names(self, namespace: str | None = None) -> list[str]:
         author = {"author": namespace} if namespace else {}
         listed = self._list("a list of adapters", filter=_LIBRARY, limit=_LISTED, **author)
-        return sorted(str(info["id"]) for info in listed)
+        return sorted(info["id"] for info in listed)
 
     def remove(self, ref: Ref) -> None:
         self._ask(ref.id, lambda api: api.delete_repo(ref.id), retry=False)
@@ -196,7 +196,7 @@ class HuggingFaceStore:
                 f"{self.uri}/api/models", params=query, headers=self._headers(), timeout=TIMEOUT
             )
             hf_raise_for_status(response)
-            return [{**info, "id": info["id"]} for info in response.json()]
+            return [{**info, "id": str(info["id"])} for info in response.json()]
 
         return self._ask(what, question)
 
@@ -240,18 +240,20 @@ def _answer_errors() -> tuple[type[BaseException], ...]:
 
 
 def _entry(sibling: Any, endpoint: str, ref: Ref) -> FileEntry:
-    lfs = sibling.lfs
-    size = sibling.size if lfs is None else lfs.size
-    if size is None or (lfs is None and not sibling.blob_id):
+    """The library hands on what a hub wrote there, of whatever type."""
+    path, lfs = sibling.rfilename, sibling.lfs
+    size, digest = (sibling.size, sibling.blob_id) if lfs is None else (lfs.size, lfs.sha256)
+    named = isinstance(path, str) and isinstance(digest, str) and digest
+    if not named or type(size) is not int:
         raise RemoteError(
-            f"{endpoint} gives no size or digest for {sibling.rfilename} of {ref.id}",
+            f"{endpoint} gives no name, size or digest for {str(path)[:80]!r} of {ref.id}",
             hint="nothing was written; its bytes could not be verified",
         )
     return FileEntry(
-        path=sibling.rfilename,
+        path=path,
         size=size,
-        sha256=lfs.sha256 if lfs is not None else None,
-        git_blob=sibling.blob_id if lfs is None else None,
+        sha256=None if lfs is None else digest,
+        git_blob=digest if lfs is None else None,
     )
 
 
@@ -274,7 +276,11 @@ def _repo_uuid(endpoint: str, info: Any) -> str:
 
 
 def _summary(info: dict[str, Any]) -> Summary:
-    tags = [str(tag) for tag in info.get("tags") or ()]
-    return summary_from_tags(
-        str(info["id"]), tags, commit=info.get("sha"), updated=info.get("lastModified")
+    """What is not of its type is not known."""
+    tags = info.get("tags")
+    commit, updated = (
+        value if isinstance(value, str) else None
+        for value in (info.get("sha"), info.get("lastModified"))
     )
+    known = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return summary_from_tags(info["id"], known, commit=commit, updated=updated)
