@@ -1,0 +1,105 @@
+"""A merged folder: a plain model that answers as the base does with the adapters attached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.domain.patch import Affine, Patch, Weights
+from adapterhub.errors import AdapterhubError, CapabilityError, MismatchError
+from adapterhub.models.bases import base_folder, find_base
+from adapterhub.models.fold import Part
+from adapterhub.models.loader import Base
+from adapterhub.models.mapped import mapped_base
+from adapterhub.models.merged_model import Written, write_merged_model
+from adapterhub.models.quiet import quiet
+from adapterhub.runtime.attach import method_of
+from adapterhub.testing import plain
+from adapterhub.testing.ground import apart, heard
+from adapterhub.testing.practice import shake
+from adapterhub.testing.tiny import add_tiny_base, temporary_home
+
+pytestmark = pytest.mark.models
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("lora", {"rank": 4}),
+    "dora": ("lora", {"rank": 4, "dora": True}),
+    "ia3": ("ia3", {}),
+    "ln_tuning": ("ln_tuning", {}),
+    "full": ("full", {}),
+}
+BASES = [(f, s) for f in ("llama", "qwen2", "phi3", "gpt2") for s in ("bf16", "nf4")]
+CASES = [(name, *base) for name in METHODS for base in BASES if (name, base[1]) != ("full", "nf4")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with temporary_home(tmp_path_factory.mktemp("home")) as place:
+        yield place
+
+
+def attached(base: Base, names: Sequence[tuple[str, float]]) -> tuple[Any, list[Part]]:
+    """Logits with fresh, shaken adapters attached, and what to fold for the same."""
+    adapters = []
+    parts: list[Part] = []
+    for seed, (name, weight) in enumerate(names):
+        method, options = METHODS[name]
+        made = method_of(method)
+        with quiet():
+            config = made.new_config(base.spec, options)
+            adapter = made.attach(base, f"slot{seed}", config, seed=seed)
+        shake(adapter, seed=seed, size=0.02)
+        adapters.append((adapter, weight))
+    for adapter, weight in adapters:
+        adapter.activate(weight)
+    expected = plain.logits_of(base.model)
+    for (name, weight), (adapter, _) in zip(names, adapters, strict=True):
+        adapter.deactivate()
+        state, config = adapter.state(), adapter.config
+        adapter.detach()
+        parts.append((list(method_of(METHODS[name][0]).patches(config, state, base)), weight))
+    return expected, parts
+
+
+def loaded(folder: Path) -> Any:
+    """As anybody would load it who has never heard of us."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.eval()
+
+
+def written(base: Base, parts: Sequence[Part], out: Path, *, into: str, **more: Any) -> Written:
+    out.mkdir()
+    with mapped_base(base.spec) as stored:
+        return write_merged_model(stored, parts, out, into=into, **more)
+
+
+@pytest.mark.parametrize(("name", "family", "scheme"), CASES)
+def test_the_folder_answers_as_the_attached_adapter(
+    name: str, family: str, scheme: str, home: Path, tmp_path: Path
+) -> None:
+    base = add_tiny_base(family, scheme, home, dense=True)
+    before = plain.logits_of(base.model)
+    expected, parts = attached(base, [(name, 1.0)])
+    made = written(base, parts, tmp_path / "out", into="float32")
+    found = plain.logits_of(loaded(tmp_path / "out"))
+    assert apart(before, expected) > 1e-3
+    assert apart(found, expected) < 1e-5
+    assert 0 < made.changed <= made.tensors
+
+
+def test_several_add_up_with_their_weights(home: Path, tmp_path: Path) -> None:
+    base = add_tiny_base("llama", "nf4", home, dense=True)
+    expected, parts = attached(base, [("lora", 0.5), ("ia3", 1.0), ("ln_tuning", 2.0)])
+    written(base, parts, tmp_path / "out", into="float32")
+    assert apart(plain.logits_of(loaded(tmp_path / "out")), expected) < 1e-5
