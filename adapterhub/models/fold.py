@@ -38,7 +38,9 @@ def must_untie(base: Base, parts: Sequence[Part]) -> bool:
         return False
     name = head_of(base)
     return any(
-        module == name and isinstance(patch, Affine) for patches, _ in parts for module, patch in patches
+        module == name and isinstance(patch, Affine)
+        for patches, _ in parts
+        for module, patch in patches
     )
 
 

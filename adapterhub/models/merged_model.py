@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.quantization import Scheme
+from adapterhub.formats.base_spec import encode_base
 from adapterhub.formats.strict_json import loads_strict
 from adapterhub.hub.files import atomic_write, disk
-from adapterhub.models.bases import base_folder
+from adapterhub.models.bases import SPEC_FILE, base_folder
+from adapterhub.models.fingerprint import fingerprint_folder
 from adapterhub.models.fold import Folding, Part, must_untie
 from adapterhub.models.quiet import quiet
 from adapterhub.models.shards import SHARD_BYTES, Entry, write_shards
-from adapterhub.models.store import SIDE_FILES
+from adapterhub.models.store import SIDE_FILES, describe
 from adapterhub.models.tensors import anatomy, open_tensors
 
 if TYPE_CHECKING:
@@ -84,9 +88,7 @@ def write_merged_model(
                 shutil.copyfile(source / name, out / name)
     with open_tensors(out, shape):  # every parameter is there, in its shape
         pass
-    return Written(
-        tensors=len(entries), changed=len(folding.changed), bytes=total, untied=untied
-    )
+    return Written(tensors=len(entries), changed=len(folding.changed), bytes=total, untied=untied)
 
 
 def _config(source: Path, *, dtype: str, untied: bool) -> bytes:
@@ -100,3 +102,24 @@ def _config(source: Path, *, dtype: str, untied: bool) -> bytes:
         plain["tie_word_embeddings"] = False
     return f"{json.dumps(plain, indent=2, sort_keys=True)}\n".encode()
 
+
+def note_base(
+    folder: Path, name: str, *, floats: Path, scheme: Scheme, source: str, note: str
+) -> BaseSpec:
+    """Make a folder that holds a model in `scheme` one of a base called `name`: `floats` is what it
+    was quantized from, or itself."""
+    fingerprint = fingerprint_folder(floats)
+    with quiet():
+        facts = describe(folder)
+    spec = BaseSpec(
+        name=name,
+        id=name,
+        source=source,
+        revision=f"sha256:{fingerprint.content}",
+        scheme=scheme,
+        fingerprint=fingerprint,
+        note=note or None,
+        **facts,
+    )
+    atomic_write(folder / SPEC_FILE, encode_base(spec))
+    return spec

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapterhub.domain.patch import Affine, Patch, Weights
-from adapterhub.errors import AdapterhubError, CapabilityError, MismatchError
-from adapterhub.models.bases import base_folder, find_base
 from adapterhub.models.fold import Part
 from adapterhub.models.loader import Base
 from adapterhub.models.mapped import mapped_base
@@ -19,7 +15,7 @@ from adapterhub.models.merged_model import Written, write_merged_model
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import method_of
 from adapterhub.testing import plain
-from adapterhub.testing.ground import apart, heard
+from adapterhub.testing.ground import apart
 from adapterhub.testing.practice import shake
 from adapterhub.testing.tiny import add_tiny_base, temporary_home
 
@@ -31,9 +27,18 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "ia3": ("ia3", {}),
     "ln_tuning": ("ln_tuning", {}),
     "full": ("full", {}),
+    "head": ("lora", {"rank": 4, "targets": "lm_head,q_proj"}),
 }
-BASES = [(f, s) for f in ("llama", "qwen2", "phi3", "gpt2") for s in ("bf16", "nf4")]
-CASES = [(name, *base) for name in METHODS for base in BASES if (name, base[1]) != ("full", "nf4")]
+CASES = [
+    *(("lora", family, "nf4") for family in ("qwen2", "phi3", "gpt2")),
+    ("dora", "llama", "nf4"),
+    ("ia3", "gpt2", "nf4"),
+    ("lora", "llama", "bf16"),
+    ("dora", "gpt2", "bf16"),
+    ("ia3", "llama", "bf16"),
+    ("full", "qwen2", "bf16"),
+    ("full", "gpt2", "bf16"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,9 +64,10 @@ def attached(base: Base, names: Sequence[tuple[str, float]]) -> tuple[Any, list[
     expected = plain.logits_of(base.model)
     for (name, weight), (adapter, _) in zip(names, adapters, strict=True):
         adapter.deactivate()
-        state, config = adapter.state(), adapter.config
+        state = adapter.state()
         adapter.detach()
-        parts.append((list(method_of(METHODS[name][0]).patches(config, state, base)), weight))
+        patches = method_of(METHODS[name][0]).patches(adapter.config, state, base)
+        parts.append((list(patches), weight))
     return expected, parts
 
 
@@ -103,3 +109,34 @@ def test_several_add_up_with_their_weights(home: Path, tmp_path: Path) -> None:
     expected, parts = attached(base, [("lora", 0.5), ("ia3", 1.0), ("ln_tuning", 2.0)])
     written(base, parts, tmp_path / "out", into="float32")
     assert apart(plain.logits_of(loaded(tmp_path / "out")), expected) < 1e-5
+
+
+def test_a_change_of_the_head_alone_unties_it_from_the_embedding(
+    home: Path, tmp_path: Path
+) -> None:
+    base = add_tiny_base("qwen2", "bf16", home)
+    expected, parts = attached(base, [("head", 1.0)])
+    made = written(base, parts, tmp_path / "out", into="float32")
+    model = loaded(tmp_path / "out")
+    assert made.untied
+    assert model.lm_head.weight is not model.get_input_embeddings().weight
+    assert apart(plain.logits_of(model), expected) < 1e-5
+
+
+def test_what_changes_head_and_embedding_alike_goes_to_both_where_they_part(
+    home: Path, tmp_path: Path
+) -> None:
+    base = add_tiny_base("qwen2", "bf16", home)
+    expected, parts = attached(base, [("full", 1.0), ("head", 1.0)])
+    made = written(base, parts, tmp_path / "out", into="float32")
+    assert made.untied
+    assert apart(plain.logits_of(loaded(tmp_path / "out")), expected) < 1e-5
+
+
+def test_a_change_of_both_leaves_them_tied(home: Path, tmp_path: Path) -> None:
+    base = add_tiny_base("qwen2", "bf16", home)
+    _, parts = attached(base, [("full", 1.0)])
+    made = written(base, parts, tmp_path / "out", into="float32")
+    model = loaded(tmp_path / "out")
+    assert not made.untied
+    assert model.lm_head.weight is model.get_input_embeddings().weight
