@@ -41,9 +41,9 @@ class Text:
 class Form:
     """One form of the same thing. `drift` is |its logits - those of the attached| / |those|, in L2
     norm over all positions of the probe's prompts; `cosine` and `strength` compare its effect
-    (itself minus the bare base) with that of the attached, as a probe does, and `holds` says whether
-    a replay of that probe would pass. `perplexity` is by the name of what was read: of a task its
-    answers, of a text all tokens but a window's first."""
+    (itself minus the bare base) with that of the attached, as a probe does, and `holds` says
+    whether a replay of that probe would pass. `perplexity` is by the name of what was read: of a
+    task its answers, of a text all tokens but a window's first."""
 
     name: str
     drift: float

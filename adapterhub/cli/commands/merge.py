@@ -188,6 +188,6 @@ def _show(made: Outcome, name: str | None, into: str, out: Output) -> None:
     for form in made.forms:
         if not form.holds:
             out.say(
-                f"note: {form.name}, it has lost what the adapter does: a replay of its probe would "
-                "fail"
+                f"note: {form.name}, it does not do what the adapter does: a replay of its probe "
+                "would fail"
             )

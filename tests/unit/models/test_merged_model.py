@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from adapterhub.domain.patch import Affine, Patch, Weights
+from adapterhub.errors import AdapterhubError, CapabilityError, MismatchError
 from adapterhub.models.fold import Part
 from adapterhub.models.loader import Base
 from adapterhub.models.mapped import mapped_base
@@ -140,3 +142,71 @@ def test_a_change_of_both_leaves_them_tied(home: Path, tmp_path: Path) -> None:
     model = loaded(tmp_path / "out")
     assert not made.untied
     assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_many_files_with_an_index_are_one_model(home: Path, tmp_path: Path) -> None:
+    base = add_tiny_base("llama", "bf16", home)
+    expected, parts = attached(base, [("lora", 1.0)])
+    written(base, parts, tmp_path / "out", into="float32", most=100_000)
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert len(files) > 2
+    assert apart(plain.logits_of(loaded(tmp_path / "out")), expected) < 1e-5
+
+
+def test_matrices_are_stored_as_asked_and_vectors_stay_wide(home: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    base = add_tiny_base("llama", "bf16", home)
+    _, parts = attached(base, [("lora", 1.0)])
+    for into, code in (("bf16", "BF16"), ("fp16", "F16")):
+        out = tmp_path / into
+        written(base, parts, out, into=into)
+        with safe_open(out / "model.safetensors", framework="pt") as file:
+            kinds = {
+                len(file.get_slice(name).get_shape()): file.get_slice(name).get_dtype()
+                for name in file.keys()  # noqa: SIM118 - not a mapping
+            }
+        assert kinds == {1: "F32", 2: code}
+
+
+def misfits() -> dict[str, tuple[tuple[str, Patch], type[AdapterhubError], str]]:
+    import torch
+
+    layer, ones = "model.layers.0.mlp.down_proj", torch.ones
+    return {
+        "another base's layer": (
+            ("model.layers.9.mlp.up_proj", Affine(A=ones(2, 7), B=ones(9, 2))),
+            MismatchError,
+            "missing",
+        ),
+        "another shape": ((layer, Affine(A=ones(2, 7), B=ones(9, 2))), MismatchError, "(9, 7)"),
+        "a bias that the family lacks": (
+            (layer, Affine(bias=ones(64))),
+            CapabilityError,
+            "a plain qwen2 model has none",
+        ),
+        "one name of a shared tensor": (
+            ("lm_head", Weights(difference=ones(263, 64))),
+            CapabilityError,
+            "lm_head.weight is one tensor with model.embed_tokens.weight",
+        ),
+        "a difference of another shape": (
+            ("model.norm", Weights(difference=ones(3))),
+            MismatchError,
+            "(3,)",
+        ),
+        "a value that its type cannot hold": (
+            (layer, Weights(difference=torch.full((64, 128), 1e6))),
+            MismatchError,
+            "not finite in float16",
+        ),
+    }
+
+
+def test_what_a_plain_model_cannot_hold_is_refused_by_name(home: Path, tmp_path: Path) -> None:
+    base = add_tiny_base("qwen2", "bf16", home)
+    for number, (what, (patch, error, said)) in enumerate(misfits().items()):
+        with pytest.raises(error) as caught:
+            written(base, [([patch], 1.0)], tmp_path / str(number), into="fp16")
+        assert said in str(caught.value.message), what
