@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from adapterhub.compose.foldable import check_sum, foldable
-from adapterhub.domain.patch import Affine, Block, Prompt, Weights
+from adapterhub.domain.patch import Affine, Block, Patch, Prompt, Weights
 from adapterhub.errors import CapabilityError
 
-FINE = [("a.b", Affine(row_scale=[2.0])), ("c", Weights(difference=[0.0]))]
+FINE: list[tuple[str, Patch]] = [("a.b", Affine(row_scale=[2.0])), ("c", Weights(difference=[0.0]))]
 
 
 def test_changes_of_weights_pass_as_they_are() -> None:

@@ -36,7 +36,7 @@ def test_what_is_written_is_what_was_read(most: int, tmp_path: Path) -> None:
     size = write_shards(
         tmp_path, entries, values.__getitem__, most=most, on_tensor=lambda e: heard.append(e.name)
     )
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for file in tmp_path.glob("*.safetensors"):
         found |= load_file(file)
     assert size == 18
