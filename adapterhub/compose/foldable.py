@@ -1,6 +1,6 @@
 """Decide whether adapters can become part of a base's own weights.
 
-Looks at patches and how they are put together; reads no tensor and no method's name.
+Looks at what methods declare, at patches and at how adapters are put together; reads no tensor.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from adapterhub.domain.composition import LINEAR, SEQUENTIAL
+from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.patch import Affine, Patch, Weights
 from adapterhub.errors import CapabilityError
+
+_ATTACH = "keep it attached, which is how run and eval have it; it cannot be merged"
 
 
 def check_sum(name: str, *, strategy: str, members: int) -> None:
@@ -19,12 +22,22 @@ def check_sum(name: str, *, strategy: str, members: int) -> None:
     if strategy == SEQUENTIAL:
         raise CapabilityError(
             f"{name} is a sequence: what feeds the next adapter is no sum of changes of weights",
-            hint="keep it attached, which is how run and eval have it",
+            hint=_ATTACH,
         )
     raise CapabilityError(
         f"{name} is combined by {strategy}, which exists as one merged adapter alone",
         hint=f"write that first, then merge it: adapterhub stack {name} -o DIR",
     )
+
+
+def check_declared(ref: str, method: Method) -> None:
+    """Raises CapabilityError for an adapter whose method does not declare `merge`."""
+    if Capability.MERGE not in method.capabilities:
+        raise CapabilityError(
+            f"{ref} is a {method.name} adapter, and what {method.name} does is no change of "
+            "weights",
+            hint=_ATTACH,
+        )
 
 
 def foldable(ref: str, patches: Iterable[tuple[str, Patch]]) -> Iterator[tuple[str, Patch]]:
@@ -35,6 +48,6 @@ def foldable(ref: str, patches: Iterable[tuple[str, Patch]]) -> Iterator[tuple[s
             where = f"a {kind} beside {module}" if module else f"a {kind} before the input"
             raise CapabilityError(
                 f"{ref} has {where}, which is no change of weights",
-                hint="keep it attached, which is how run and eval have it; it cannot be merged",
+                hint=_ATTACH,
             )
         yield module, patch

@@ -125,6 +125,25 @@ def measure_written(
     )
 
 
+def table_of(forms: Sequence[Form]) -> list[tuple[str, ...]]:
+    """The figures as lines of text, the head first; empty for none."""
+    if not forms:
+        return []
+    read = list(forms[0].perplexity)
+    head = ("form", "drift", "cosine", "strength", *(f"perplexity, {name}" for name in read))
+    return [head, *(_line(form, read) for form in forms)]
+
+
+def _line(form: Form, read: Sequence[str]) -> tuple[str, ...]:
+    return (
+        form.name,
+        f"{form.drift:.2%}" if form.drift >= 1e-4 else f"{form.drift:.1e}",
+        f"{form.cosine:.4f}",
+        f"{form.strength:.3f}",
+        *(f"{form.perplexity[name]:.4f}" for name in read),
+    )
+
+
 def _perplexities(
     engine: ReferenceEngine, slots: Slots, *, tasks: Sequence[TaskData], texts: Sequence[Text]
 ) -> dict[str, float]:

@@ -7,6 +7,7 @@ leaves nothing.
 from __future__ import annotations
 
 import gc
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub import __version__
-from adapterhub.compose.foldable import check_sum, foldable
+from adapterhub.compose.foldable import check_declared, check_sum, foldable
 from adapterhub.compose.members import open_patches
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.evaluation import TaskData
@@ -29,10 +30,11 @@ from adapterhub.evaluate.merge_loss import (
     Text,
     measure_attached,
     measure_written,
+    table_of,
 )
 from adapterhub.formats.manifest import encode_manifest
 from adapterhub.formats.merged_card import render_merged_card
-from adapterhub.hub.files import atomic_write, link_or_copy, make_folder
+from adapterhub.hub.files import atomic_write, disk, make_folder
 from adapterhub.hub.staging import staged_path
 from adapterhub.models.bases import base_folder, free_base_folder
 from adapterhub.models.loader import best_device, check_device, load_folder
@@ -41,6 +43,7 @@ from adapterhub.models.memory import available_bytes, dense_fits
 from adapterhub.models.merged_model import FLOATS, Written, note_base, write_merged_model
 from adapterhub.models.quiet import quiet
 from adapterhub.models.store import write_base
+from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
 from adapterhub.runtime.engine import ReferenceEngine, open_engine
 from adapterhub.runtime.subjects import Subject, attach_subject
@@ -101,6 +104,8 @@ def merge_model(
     started = time.perf_counter()
     subject = order.subject
     check_sum(subject.name, strategy=subject.strategy, members=len(subject.members))
+    for member in subject.members:
+        check_declared(member.ref, catalog().method_for(member.folder.manifest))
     places = _places(order)
     if order.measure:
         check_device(order.device or best_device())
@@ -120,7 +125,9 @@ def merge_model(
         for stage in stages[1:]:
             make_folder(stage)
             for file in sorted(first.iterdir()):
-                link_or_copy(file, stage / file.name)
+                # No link: a base must not change with a folder that somebody edits.
+                with disk("write", stage / file.name):
+                    shutil.copyfile(file, stage / file.name)
         if order.name is not None and order.scheme is not None:
             note_base(
                 stages[-1],
@@ -272,25 +279,6 @@ def _note(order: Order) -> str:
     if order.quantizes:
         said.append("the merged weights were rounded to bf16 and quantized again")
     return "; ".join(said)
-
-
-def table_of(forms: Sequence[Form]) -> list[tuple[str, ...]]:
-    """The figures as lines of text, the head first; empty for none."""
-    if not forms:
-        return []
-    read = list(forms[0].perplexity)
-    head = ("form", "drift", "cosine", "strength", *(f"perplexity, {name}" for name in read))
-    return [head, *(_line(form, read) for form in forms)]
-
-
-def _line(form: Form, read: Sequence[str]) -> tuple[str, ...]:
-    return (
-        form.name,
-        f"{form.drift:.2%}" if form.drift >= 1e-4 else f"{form.drift:.1e}",
-        f"{form.cosine:.4f}",
-        f"{form.strength:.3f}",
-        *(f"{form.perplexity[name]:.4f}" for name in read),
-    )
 
 
 def parents_json(manifest: Manifest) -> list[dict[str, Any]]:

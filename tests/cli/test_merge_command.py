@@ -91,7 +91,7 @@ def test_a_prompt_stays_attached(machine: CommandLine) -> None:
     done = machine("merge", "./prompt", "-o", "never", "--no-measure")
     assert done.code == 10
     assert done.complaint == [
-        "./prompt has a prompt before the input, which is no change of weights",
+        "./prompt is a prompt_tuning adapter, and what prompt_tuning does is no change of weights",
         "keep it attached, which is how run and eval have it; it cannot be merged",
     ]
     assert machine.cwd is not None

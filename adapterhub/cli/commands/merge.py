@@ -169,7 +169,7 @@ def _json(made: Outcome, base: BaseSpec, name: str | None, into: str) -> dict[st
 
 
 def _show(made: Outcome, name: str | None, into: str, out: Output) -> None:
-    from adapterhub.evaluate.merging import table_of
+    from adapterhub.evaluate.merge_loss import table_of
 
     written = made.written
     where = " and ".join(map(str, made.places)) if name is None else name

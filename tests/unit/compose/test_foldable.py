@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from adapterhub.compose.foldable import check_sum, foldable
+from adapterhub.compose.foldable import check_declared, check_sum, foldable
+from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.patch import Affine, Block, Patch, Prompt, Weights
 from adapterhub.errors import CapabilityError
 
@@ -27,6 +30,21 @@ def test_all_else_is_refused_by_name(module: str, patch: Block | Prompt, said: s
         list(foldable("acme/one", [*FINE, (module, patch)]))
     assert caught.value.message.startswith(said)
     assert "attached" in (caught.value.hint or "")
+
+
+def test_a_method_that_declares_no_merging_is_refused_by_name() -> None:
+    record = Method(
+        name="words",
+        summary="",
+        target="a:b",
+        reference="",
+        config_version=1,
+        capabilities=frozenset(),
+    )
+    with pytest.raises(CapabilityError, match="acme/one is a words adapter") as caught:
+        check_declared("acme/one", record)
+    assert "attached" in (caught.value.hint or "")
+    check_declared("acme/one", replace(record, capabilities=frozenset({Capability.MERGE})))
 
 
 def test_only_a_plain_sum_is_folded() -> None:

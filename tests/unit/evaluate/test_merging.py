@@ -142,8 +142,12 @@ def test_a_bf16_base_is_kept_under_its_name(order: Callable[..., Order], tmp_pat
 @pytest.mark.parametrize(
     ("text", "more", "refusal"),
     [
-        ("bottleneck", {}, (CapabilityError, "has a block beside model.layers.0.")),
-        ("lora+prompt", {}, (CapabilityError, "has a prompt before the input")),
+        (
+            "bottleneck",
+            {},
+            (CapabilityError, "is a bottleneck adapter, and what bottleneck does is no change"),
+        ),
+        ("lora+prompt", {}, (CapabilityError, "is a prompt_tuning adapter")),
         ("0.5*dora", {}, (CapabilityError, "no weight but 1 means anything")),
         ("lora", {"out": None}, (UsageError, "it is not said where the model goes")),
         ("lora", {"name": "bf16"}, (UsageError, "a base called 'bf16' is already here")),
