@@ -20,7 +20,7 @@ from adapterhub.compose.foldable import check_declared, check_sum, foldable
 from adapterhub.compose.members import open_patches
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.evaluation import TaskData
-from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE, Manifest, Parent
+from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE, MERGED, Manifest, Parent
 from adapterhub.domain.match import record_of
 from adapterhub.domain.quantization import Scheme, scheme_by_name
 from adapterhub.errors import UsageError
@@ -244,7 +244,7 @@ def _engine(order: Order, folder: Path, spec: BaseSpec) -> Iterator[ReferenceEng
 def _describe(order: Order, folder: Path, forms: Sequence[Form]) -> Manifest:
     """Manifest and card."""
     manifest = Manifest(
-        method="merged",
+        method=MERGED,
         config_version=1,
         base=record_of(order.base),
         parents=tuple(

@@ -66,6 +66,14 @@ def test_a_merged_folder_needs_no_adapterhub_and_says_what_it_lost(machine: Comm
     assert [line.partition("  ")[0] for line in lines[2:]] == ["attached", "merged, bf16"]
     assert "note: tiny holds nf4 weights: what is merged is what these bits stand for" in done.err
     assert done.err.splitlines()[-1] == "next: adapterhub base add NAME plain"
+    asked = machine("run", "./plain", "hello")
+    assert (asked.code, asked.complaint) == (
+        12,
+        [
+            "this is a whole model that adapters were merged into, and no adapter",
+            "keep it as a base: adapterhub base add NAME FOLDER",
+        ],
+    )
     words = [str(SCRIPT.with_name("python")), "-c", PLAIN, "plain"]
     loaded = subprocess.run(
         words, cwd=machine.cwd, env=machine.environment, check=True, capture_output=True, text=True
