@@ -28,6 +28,7 @@ COMMANDS = {
     "design": (f"{_AT}.design:design", "Write a prompt as an adapter: nothing is trained."),
     "eval": (f"{_AT}.evaluate:evaluate", "Compare adapters with their base on the same items."),
     "stack": (f"{_AT}.stack:stack", "Put several adapters together."),
+    "merge": (f"{_AT}.merge:merge", "Write a full model with adapters in its weights."),
     "extract": (f"{_AT}.extract:extract", "Turn a fine-tuned model into a LoRA."),
     "convert": (f"{_AT}.convert:convert", "Carry an adapter over to another layout or form."),
     "push": (f"{_AT}.push:push", "Publish an adapter or a composition."),

@@ -17,6 +17,7 @@ from adapterhub.compose.outline import Outline, Site
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.method import Capability
 from adapterhub.domain.patch import Affine, Patch
+from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, PluginError, UsageError
 from adapterhub.formats.safetensors_header import Header, read_header
 from adapterhub.hub.files import disk
@@ -147,9 +148,11 @@ def _whole_state(member: Member) -> dict[str, Any]:
 class PatchStream:
     """A member's patches by module. Cheapest when asked in the method's own order."""
 
-    def __init__(self, member: Member, state: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, member: Member, state: Mapping[str, Tensor], base: LoadedBase | None = None
+    ) -> None:
         self._ref = member.ref
-        self._patches = _describe(member, state)
+        self._patches = _describe(member, state, base)
         self._waiting: dict[str, Patch] = {}
 
     def take(self, module: str) -> Affine:
@@ -173,15 +176,19 @@ class PatchStream:
 
 
 @contextmanager
-def open_patches(member: Member) -> Iterator[PatchStream]:
-    """Read a member's tensors as their modules come up."""
+def open_patches(member: Member, base: LoadedBase | None = None) -> Iterator[PatchStream]:
+    """Read a member's tensors as their modules come up. With `base`, patches that depend on its
+    weights are described as well."""
     from safetensors import SafetensorError, safe_open
 
+    if _config_alone(member.folder):
+        yield PatchStream(member, {}, base)
+        return
     path = _weights(member.ref, member.folder)
     header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            yield PatchStream(member, _LazyState(header, file))
+            yield PatchStream(member, _LazyState(header, file), base)
     except SafetensorError as error:
         raise FormatError(
             f"{member.ref}: {path.name} cannot be read: {error}", hint="pull the adapter again"
@@ -223,12 +230,14 @@ class _LazyState(Mapping[str, Any]):
         return len(self._names)
 
 
-def _describe(member: Member, state: Mapping[str, Any]) -> Iterator[tuple[str, Patch]]:
+def _describe(
+    member: Member, state: Mapping[str, Any], base: LoadedBase | None = None
+) -> Iterator[tuple[str, Patch]]:
     """What the method says of the member; it knows no names, so its complaints are given one."""
     record = catalog().method_for(member.folder.manifest)
     method = open_method(record)
     try:
-        yield from method.patches(member.folder.config or {}, state)
+        yield from method.patches(member.folder.config or {}, state, base)
     except (FormatError, MismatchError) as error:
         raise type(error)(f"{member.ref}: {error.message}", hint=error.hint) from error
 

@@ -18,6 +18,8 @@ CARD_FILE = "README.md"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 COMPOSITION_FILE = "composition.toml"
+# In the place of a method: a whole model that adapters were merged into.
+MERGED = "merged"
 # Every tensor of a stored PEFT adapter is named by this and then the module it belongs to.
 PEFT_PREFIX = "base_model.model."
 # What the strategy of an adapter that was made from one other means.

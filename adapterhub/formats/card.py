@@ -17,7 +17,7 @@ from adapterhub.formats.escapes import escape
 MAX_CARD = 1_000_000
 _MAX_FRONT = 200_000
 _MAX_DEPTH = 16
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN_PEFT = {"lora", "dora", "ia3", "loha", "lokr", "prompt_tuning", "prefix_tuning", "p_tuning"}
 _PULL = re.compile(r"^\$ adapterhub pull (.+)$", re.MULTILINE)
 _HINT = "correct the block between the two lines of '---'"
@@ -100,7 +100,7 @@ def _check_events(front: str) -> None:
 def _front(manifest: Manifest, name: str) -> dict[str, Any]:
     plain = manifest.method in _PLAIN_PEFT
     front: dict[str, Any] = {"library_name": "peft" if plain else "adapterhub"}
-    if _HUB_ID.fullmatch(manifest.base.id):  # the Hub refuses a card that names a base it lacks
+    if HUB_ID.fullmatch(manifest.base.id):  # the Hub refuses a card that names a base it lacks
         front |= {"base_model": manifest.base.id, "base_model_relation": "adapter"}
     tags = ["adapterhub", manifest.method, manifest.trainer, manifest.strategy]
     front["tags"] = [tag for tag in dict.fromkeys(tags) if tag]
@@ -124,12 +124,12 @@ def _model_index_entry(result: Result) -> dict[str, Any]:
 
 
 def _intro(manifest: Manifest, name: str) -> str:
-    what = f"a `{manifest.method}` adapter for {_base(manifest.base)}"
+    what = f"a `{manifest.method}` adapter for {base_text(manifest.base)}"
     foreign = "\n\nThis card was inferred from the adapter's files." * manifest.inferred
     return f"# {name}\n\nThis is {what}. It holds no base weights.{foreign}"
 
 
-def _base(base: BaseRecord) -> str:
+def base_text(base: BaseRecord) -> str:
     revision = f" at `{base.revision[:12]}`" if base.revision else ""
     scheme = f", trained on {base.scheme}" if base.scheme else ""
     return f"`{base.id}`{revision}{scheme}"
@@ -167,7 +167,7 @@ def _training(manifest: Manifest, name: str) -> str:
     shown = [(key, value) for key, value in facts if isinstance(value, (str, int, float)) and value]
     if not shown:
         return "## Training\n\nNot recorded."
-    return "## Training\n\n" + _table(("fact", "value"), shown)
+    return "## Training\n\n" + table(("fact", "value"), shown)
 
 
 def _plugin(manifest: Manifest) -> str | None:
@@ -181,7 +181,7 @@ def _results(manifest: Manifest, name: str) -> str:
     rows = [
         (r.task, r.metric, f"{r.score:.4g}", f"{r.base_score:.4g}", r.n) for r in manifest.results
     ]
-    return "## Results\n\n" + _table(("task", "metric", "adapter", "base", "items"), rows)
+    return "## Results\n\n" + table(("task", "metric", "adapter", "base", "items"), rows)
 
 
 def _samples(manifest: Manifest, name: str) -> str:
@@ -197,7 +197,7 @@ def _samples(manifest: Manifest, name: str) -> str:
         "## Golden samples\n\nWhat it answered greedily when it was made, right or wrong, to rows "
         f"it was not trained on; `adapterhub verify {name} --base NAME` asks again.\n\n"
     )
-    return heading + _table(("asked", "answered"), rows)
+    return heading + table(("asked", "answered"), rows)
 
 
 def _literal(text: str) -> str:
@@ -209,16 +209,21 @@ def _literal(text: str) -> str:
 
 
 def _parents(manifest: Manifest, name: str) -> str:
+    return parents_table(manifest)
+
+
+def parents_table(manifest: Manifest) -> str:
+    """Empty for an adapter that was made of no others."""
     if not manifest.parents:
         return ""
     rows = [(p.ref, f"{p.weight:g}", p.sha256[:12]) for p in manifest.parents]
     conversion = CONVERSIONS.get(manifest.strategy or "")
     how = f"Put together by `{manifest.strategy or 'an unknown strategy'}`."
     heading = f"## Parents\n\n{f'It was {conversion}.' if conversion else how}\n\n"
-    return heading + _table(("adapter", "weight", "sha256 of its weights"), rows)
+    return heading + table(("adapter", "weight", "sha256 of its weights"), rows)
 
 
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+def table(head: tuple[str, ...], rows: list[Any]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

@@ -135,6 +135,12 @@ def add_base(
     name: str, source: str, scheme: Scheme, *, say: Callable[[str], None] = lambda _: None
 ) -> BaseSpec:
     """Quantize a source and keep it under `name`. Raises UsageError when the name is taken."""
+    with staged_folder(free_base_folder(name)) as work:
+        return _store(name, source, scheme, work, say=say)
+
+
+def free_base_folder(name: str) -> Path:
+    """Where a new base of this name will be. Raises UsageError for a bad name or a taken one."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a base",
@@ -146,8 +152,7 @@ def add_base(
             f"a base called {name!r} is already here",
             hint=f"choose another name, or remove it first: adapterhub base rm {name}",
         )
-    with staged_folder(target) as work:
-        return _store(name, source, scheme, work, say=say)
+    return target
 
 
 def remember_copy(base: BaseSpec, copy: Alias) -> BaseSpec:

@@ -118,19 +118,23 @@ def load_chat(spec: BaseSpec) -> Chat:
     return Chat(tokenizer, stop_ids=frozenset({tokenizer.eos_token_id} - {None}))
 
 
-def load_folder(folder: Path, spec: BaseSpec, *, device: str, dense: bool) -> Base:
-    """Load stored weights from `folder`: float32 on a CPU, bfloat16 on CUDA."""
+def load_folder(
+    folder: Path, spec: BaseSpec, *, device: str, dense: bool, dtype: str | None = None
+) -> Base:
+    """Load stored weights from `folder`, to compute in torch's `dtype`: by default float32 on a
+    CPU, bfloat16 on CUDA."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    usual = "float32" if device == "cpu" else "bfloat16"
+    kind = getattr(torch, dtype or usual)
     with quiet():
         if spec.scheme.quantized:
             backend = backend_for(spec.scheme)
-            model = backend.load(folder, spec.scheme, device=device, dtype=dtype, dense=dense)
+            model = backend.load(folder, spec.scheme, device=device, dtype=kind, dense=dense)
         else:
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False
+                folder, dtype=kind, trust_remote_code=False
             ).to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model.requires_grad_(False)

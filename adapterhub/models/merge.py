@@ -52,7 +52,7 @@ def _check(base: Base, name: str, patch: Patch) -> None:
     if isinstance(patch, Affine):
         site = base.sites("linear").get(name)
         expected = None if site is None else site.shape
-        found: Any = _affine_shape(patch, expected)
+        found: Any = affine_shape(patch, expected)
     elif isinstance(patch, Weights):
         found = tuple(patch.difference.shape)
         expected = _weights_shape(base, name, patch)
@@ -69,7 +69,7 @@ def _check(base: Base, name: str, patch: Patch) -> None:
         )
 
 
-def _affine_shape(patch: Affine, default: Sequence[int] | None) -> tuple[int, ...] | None:
+def affine_shape(patch: Affine, default: Sequence[int] | None) -> tuple[int, ...] | None:
     """What (out, in) the patch is for, as far as it says so."""
     out, width = default or (0, 0)
     if patch.A is not None:
@@ -82,16 +82,14 @@ def _affine_shape(patch: Affine, default: Sequence[int] | None) -> tuple[int, ..
 
 def _weights_shape(base: Base, name: str, patch: Weights) -> tuple[int, ...] | None:
     site = base.sites("linear").get(name)
-    if site is not None and patch.parameter == "weight" and _packed(site):
+    if site is not None and patch.parameter == "weight" and packed(site):
         return site.shape
     parameter = base.parameters().get(f"{name}.{patch.parameter}".removeprefix("."))
     return None if parameter is None else tuple(parameter.shape)
 
 
-def _merge_affine(base: Base, site: ModuleSite, patch: Affine, weight: float) -> None:
-    import torch
-
-    W = site.weight()
+def difference(patch: Affine, W: Any) -> Any:
+    """What the patch adds to a weight W (out, in), in its dtype; a bias apart."""
     changed = W.clone()
     if patch.A is not None:
         changed += patch.scaling * (patch.B.to(W) @ patch.A.to(W))
@@ -99,7 +97,14 @@ def _merge_affine(base: Base, site: ModuleSite, patch: Affine, weight: float) ->
         changed *= patch.row_scale.to(W)[:, None]
     if patch.column_scale is not None:
         changed *= patch.column_scale.to(W)
-    _put(base, site, W + weight * (changed - W))
+    return changed - W
+
+
+def _merge_affine(base: Base, site: ModuleSite, patch: Affine, weight: float) -> None:
+    import torch
+
+    W = site.weight()
+    _put(base, site, W + weight * difference(patch, W))
     if patch.bias is None:
         return
     old = site.module.bias
@@ -116,7 +121,7 @@ def _merge_weights(base: Base, name: str, patch: Weights, weight: float) -> None
     import torch
 
     site = base.sites("linear").get(name)
-    if site is not None and patch.parameter == "weight" and _packed(site):
+    if site is not None and patch.parameter == "weight" and packed(site):
         W = site.weight()
         _put(base, site, W + weight * patch.difference.to(W))
         return
@@ -125,7 +130,7 @@ def _merge_weights(base: Base, name: str, patch: Weights, weight: float) -> None
     own.copy_(total + weight * patch.difference.to(total))
 
 
-def _packed(site: ModuleSite) -> bool:
+def packed(site: ModuleSite) -> bool:
     """Whether the layer keeps something else than its weight."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -138,7 +143,7 @@ def _put(base: Base, site: ModuleSite, weight: Any) -> None:
     does not."""
     from transformers.pytorch_utils import Conv1D
 
-    if _packed(site):
+    if packed(site):
         _replace(base, site, weight)
     elif isinstance(site.module, Conv1D):
         site.module.weight.copy_(weight.T)

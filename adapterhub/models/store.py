@@ -18,7 +18,7 @@ from adapterhub.models.fingerprint import weight_files
 from adapterhub.models.sources import first_line
 from adapterhub.plugin.catalog import catalog, load_target
 
-_SIDE_FILES = (
+SIDE_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -52,7 +52,7 @@ def write_base(source: Path, out: Path, scheme: Scheme) -> None:
         backend_for(scheme).quantize(source, out, scheme)
     else:
         _write_plain(source, out)
-    for name in _SIDE_FILES:
+    for name in SIDE_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
 

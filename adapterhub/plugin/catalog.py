@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from adapterhub.domain.destination import Destination
-from adapterhub.domain.manifest import Manifest, PluginRecord
+from adapterhub.domain.manifest import MERGED, Manifest, PluginRecord
 from adapterhub.domain.method import Method, QuantBackend, Strategy, Task, Trainer
 from adapterhub.domain.stores import Store
 from adapterhub.errors import NotFoundError, PluginError, UsageError
@@ -96,8 +96,14 @@ class Catalog:
 
     def method_for(self, manifest: Manifest) -> Method:
         """The method of a stored adapter. Raises PluginError for a name with two owners, and
-        NotFoundError saying which plugin its author used, where the manifest says so."""
+        NotFoundError saying which plugin its author used, where the manifest says so, or that it
+        is no adapter."""
         name, plugin = manifest.method, manifest.plugin
+        if name == MERGED and name not in self.methods.entries:
+            raise NotFoundError(
+                "this is a whole model that adapters were merged into, and no adapter",
+                hint="keep it as a base: adapterhub base add NAME FOLDER",
+            )
         if plugin is None or name in self.methods.entries or name in self.methods.taken:
             return self.methods[name]
         raise NotFoundError(

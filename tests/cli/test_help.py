@@ -19,6 +19,8 @@ OPTIONS = {
     "--trials --validate --seed --overwrite --device --json",
     "eval": "--task --limit --seed --base --device --json",
     "stack": "--strategy --weights --rank --out --overwrite --allow --base --dry-run --json",
+    "merge": "--into --out --name --lossy --task --text --limit --no-measure --allow --base "
+    "--device --json",
     "extract": "--out --rank --targets --overwrite --device --json",
     "convert": "--out --layout --canonical --rank --family --overwrite --allow --base --device "
     "--json",
