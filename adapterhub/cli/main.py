@@ -34,6 +34,7 @@ COMMANDS = {
     "add": (f"{_AT}.add:add", "Note an adapter that a project wants, and lock it."),
     "lock": (f"{_AT}.lock:lock", "Pin all a project wants, as it is now."),
     "sync": (f"{_AT}.sync:sync", "Bring exactly the locked adapters here."),
+    "compat": (f"{_AT}.compat:compat", "Say whether adapters go together, and how best."),
     "diff": (f"{_AT}.diff:diff", "Tell what differs between two adapters."),
     "verify": (f"{_AT}.verify:verify", "Check that an adapter is what it says it is."),
     "lint": (f"{_AT}.lint:lint", "Say what a server would refuse or get wrong."),

@@ -16,6 +16,7 @@ import torch
 
 from adapterhub.compose.factors import Factors, difference, factors
 from adapterhub.compose.members import Member, PatchStream, low_rank, open_patches
+from adapterhub.compose.pairs import NEAR_DUPLICATE
 from adapterhub.errors import CapabilityError
 
 if TYPE_CHECKING:
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
     from adapterhub.domain.patch import Affine, Patch
 
-# ||D1 - D2|| / max(||D1||, ||D2||) up to which two adapters count as one: rounding both factors to
-# bfloat16 (2**-9 each) stays below it, a step of training at any usual rate does not for long.
-NEAR_DUPLICATE = 0.01
-EQUAL = 1e-6  # the same, for deltas are stored in float32 at best
+EQUAL = 1e-6  # as NEAR_DUPLICATE, for deltas are stored in float32 at best
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,11 +192,10 @@ def _rank(values: Tensor | None) -> float | None:
 
 
 def _cosine(one: Factors, other: Factors, mine: float | None, theirs: float | None) -> float | None:
-    """<D1, D2> = sum (B1^T B2) * (A1 A2^T); None beside a delta of zero, which has no direction."""
+    """None beside a delta of zero, which has no direction."""
     if not mine or not theirs:
         return None
-    inner = float(((one.B.mT @ other.B) * (one.A @ other.A.mT)).sum())
-    return max(-1.0, min(1.0, inner / mine / theirs))
+    return max(-1.0, min(1.0, one.inner(other) / mine / theirs))
 
 
 def _shape(delta: Factors) -> tuple[int, int]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Below this part of the members' own norms, what is left of a sum is rounding.
-_NOTHING = 1e-6
+NOTHING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +147,7 @@ def _stored(merged: Affine, step: Step, plan: Plan) -> Affine:
 
 def _check_effect(done: Sequence[_Done], plan: Plan) -> None:
     left = math.sqrt(sum(result.exact for result in done))
-    if left <= _NOTHING * math.sqrt(sum(result.parts for result in done)):
+    if left <= NOTHING * math.sqrt(sum(result.parts for result in done)):
         names = " and ".join(term.ref for term in plan.terms)
         raise NoEffectError(
             f"{names} cancel each other: nothing is left of their sum",

@@ -30,6 +30,10 @@ class Factors:
         """||B A||_F^2 = sum (B^T B) * (A A^T), good to about 1e-16 of the parts' own norms."""
         return max(0.0, float(((self.B.mT @ self.B) * (self.A @ self.A.mT)).sum()))
 
+    def inner(self, other: Factors) -> float:
+        """<B A, B' A'> = sum (B^T B') * (A A'^T)."""
+        return float(((self.B.mT @ other.B) * (self.A @ other.A.mT)).sum())
+
     def singular_values(self) -> Tensor:
         """Those of B A, largest first."""
         R_out = torch.linalg.qr(self.B, mode="r").R
