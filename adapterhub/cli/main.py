@@ -40,6 +40,7 @@ COMMANDS = {
     "lint": (f"{_AT}.lint:lint", "Say what a server would refuse or get wrong."),
     "export": (f"{_AT}.export:export", "Write an adapter in another tool's format."),
     "show": (f"{_AT}.show:show", "Tell everything known of an adapter."),
+    "tree": (f"{_AT}.tree:tree", "Draw what an adapter was made from."),
     "list": (f"{_AT}.list:list_", "List the adapters on this machine."),
     "search": (f"{_AT}.search:search", "Find adapters on the remotes."),
     "rm": (f"{_AT}.rm:rm", "Remove a pulled adapter, or one from a remote."),
