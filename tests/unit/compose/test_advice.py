@@ -147,8 +147,49 @@ class TestConstructed:
         assert found.strategy == CORE_SPACE
 
     def test_opposites_leave_nothing(self, adapter: Callable[..., Any]) -> None:
-        with pytest.raises(AssertionError):
-            self.advised([adapter("a", seed=1), adapter("b", seed=1, weight=-1.0)])
+        from adapterhub.compose.compatibility import nothing_left, relate
+        from adapterhub.compose.members import outline
+
+        members = [adapter("a", seed=1), adapter("b", seed=1, weight=-1.0)]
+        relation = relate(members, [outline(member) for member in members])
+        assert relation is not None
+        left = nothing_left(relation)
+        assert left is not None
+        assert left.message == "a and b cancel each other: nothing is left of their sum"
+
+    def test_every_obstacle_is_named_with_what_helps(self, adapter: Callable[..., Any]) -> None:
+        from adapterhub.compose.compatibility import compare_bases, obstacles
+        from adapterhub.compose.members import outline
+
+        one, twin = adapter("a", seed=1), adapter("b", seed=1)
+        other = adapter("c", seed=1, base="acme/other", shapes={Q: (24, 8)})
+        members = [one, twin, other]
+        outlines = [outline(member) for member in members]
+        said = [item.message for item in obstacles(members, outlines, allow=())]
+        assert said[0] == "a and b are the same adapter, byte for byte"
+        assert [line.partition(" was made")[0] for line in said[1:3]] == ["a", "b"]
+        assert said[3].startswith(f"{Q} is (24, 16) for a")
+        assert len(said) == 4
+        assert [item.fits for item in compare_bases(outlines)] == [True, False, False]
+
+    def test_the_conversion_that_makes_two_bases_one_is_named(
+        self, adapter: Callable[..., Any]
+    ) -> None:
+        from adapterhub.compose.compatibility import obstacles
+        from adapterhub.compose.members import outline
+        from adapterhub.domain.base import Fingerprint
+
+        members = [adapter("a", seed=1), adapter("b", seed=2)]
+        prints = [
+            Fingerprint(layout="l", sketch="s", content=form, canonical="c", arrangement=form)
+            for form in ("fused", "split")
+        ]
+        outlines = [
+            replace(o, base=replace(o.base, fingerprint=print_))
+            for o, print_ in zip(map(outline, members), prints, strict=True)
+        ]
+        [found] = obstacles(members, outlines, allow=())
+        assert found.hint == "convert it: adapterhub convert a --layout split -o DIR"
 
     def test_different_norms_and_the_rank_of_the_balanced_sum(
         self, adapter: Callable[..., Any]
