@@ -23,7 +23,7 @@ from adapterhub.hub.files import digests
 from adapterhub.hub.folder import infer_manifest, named_path, read_folder
 from adapterhub.hub.records import Cached
 
-MOST = 200  # adapters that are looked up: a manifest may name any number, and so may those
+MOST = 100  # adapters that are looked up: a manifest may name any number, and so may those
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,9 +117,11 @@ def _locate(origin: Origin, child: _Found) -> _Found:
         raise NotFoundError("a folder of whoever made it", hint="ask for it")
     ref = parse_ref(origin.ref)
     exact = ref.at(origin.commit) if origin.commit else ref
-    here = [item for item in chosen(ref) if _weights_sha256(item) == origin.sha256 is not None]
-    if here and not origin.commit:
-        return _cached(here[-1])
+    if origin.sha256 and not origin.commit:
+        # The revision that was meant, where it is here, before whatever is newest now.
+        meant = [item for item in chosen(ref) if _weights_sha256(item) == origin.sha256]
+        if meant:
+            return _cached(meant[-1])
     try:
         return _asked_beside(exact, child)
     except RemoteError:
