@@ -43,11 +43,16 @@ class Factors:
 
     def spans(self) -> tuple[Tensor, Tensor]:
         """Orthonormal columns that span what B A writes (out, k) and what it reads (in, k)."""
+        U, _, V = self.decomposed()
+        return U, V
+
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U (out, k), S (rank,), V (in, k) of B A = U S V^T, where k counts what is no rounding."""
         Q_out, R_out = torch.linalg.qr(self.B)
         Q_in, R_in = torch.linalg.qr(self.A.mT)
         U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
         k = int((S / S[0] > _ROUNDING).sum())  # none for a delta of zero: this is not a number
-        return Q_out @ U[:, :k], Q_in @ Vh[:k].mT
+        return Q_out @ U[:, :k], S, Q_in @ Vh[:k].mT
 
 
 def factors(patch: Affine, *, weight: float = 1.0) -> Factors:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adapterhub.compose.difference import effective_rank
-from adapterhub.compose.factors import Factors, difference, factors, total
+from adapterhub.compose.factors import Factors, factors, total
 from adapterhub.compose.members import Member, open_patches
 from adapterhub.compose.plan import Plan, Step
 
@@ -137,18 +137,22 @@ def kept_share(found: Sequence[ModuleRelation], rank: int) -> float:
 
 
 def _related(module: str, deltas: Mapping[int, Factors]) -> ModuleRelation:
-    values = {member: delta.singular_values() for member, delta in deltas.items()}
-    spans = {member: delta.spans() for member, delta in deltas.items()}
+    values: dict[int, Tensor] = {}
+    spans: dict[int, tuple[Tensor, Tensor]] = {}
+    for member, delta in deltas.items():
+        U, values[member], V = delta.decomposed()
+        spans[member] = U, V
+    norms = {member: float(found.norm()) for member, found in values.items()}
     entries = {member: _sampled(delta) for member, delta in deltas.items()}
     pairs = []
     for one, other in combinations(deltas, 2):
         if 0 in (spans[one][0].shape[1], spans[other][0].shape[1]):
             continue  # an untrained adapter spans nothing and conflicts with nobody
-        pairs.append(_pair(one, other, deltas=deltas, spans=spans, entries=entries))
+        pairs.append(_pair(one, other, deltas=deltas, norms=norms, spans=spans, entries=entries))
     squares = total(list(deltas.values())).singular_values().square()
     return ModuleRelation(
         module=module,
-        norms={member: float(found.norm()) for member, found in values.items()},
+        norms=norms,
         effective_ranks={member: effective_rank(found) for member, found in values.items()},
         squares=tuple(squares.tolist()),
         pairs=tuple(pairs),
@@ -160,11 +164,13 @@ def _pair(
     other: int,
     *,
     deltas: Mapping[int, Factors],
+    norms: Mapping[int, float],
     spans: Mapping[int, tuple[Tensor, Tensor]],
     entries: Mapping[int, Tensor],
 ) -> PairAt:
     mine, theirs = deltas[one], deltas[other]
     written, read = (_shared_part(a, b) for a, b in zip(spans[one], spans[other], strict=True))
+    inner = mine.inner(theirs)
     products = entries[one] * entries[other]
     all_of_them = len(mine.B) * mine.A.shape[1] / SAMPLES
     return PairAt(
@@ -174,10 +180,9 @@ def _pair(
         conflicts=float((products < 0).double().mean()),
         disputed=float(-products.clamp(max=0.0).sum()) * all_of_them,
         size=float(products.abs().sum()) * all_of_them,
-        inner=mine.inner(theirs),
-        # By singular values: from the norms of the parts, the difference of two nearly equal
-        # deltas would be rounding.
-        absolute=float(difference(mine, theirs).singular_values().norm()),
+        inner=inner,
+        # Good to about 1e-8 of the norms, below which no two deltas in float32 are apart.
+        absolute=math.sqrt(max(0.0, norms[one] ** 2 + norms[other] ** 2 - 2.0 * inner)),
     )
 
 
