@@ -19,7 +19,7 @@ import click
 from adapterhub.errors import AdapterhubError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
 
 _NO_WIDTH = 100_000
@@ -91,15 +91,21 @@ class Output:
             table.add_column(name, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
+        self.drawing(table)
+
+    def drawing(self, drawn: RenderableType) -> None:
+        """What rich draws, whose words are printable."""
+        if self.as_json:
+            return
         if self.console.is_terminal:
-            self.console.print(table)
+            self.console.print(drawn)
             return
         from rich.console import Console
 
         # A pipe has no width to fold a name at, and whoever reads it wants no padding.
         endless = Console(file=io.StringIO(), width=_NO_WIDTH, highlight=False)
         with endless.capture() as captured:
-            endless.print(table)
+            endless.print(drawn)
         for line in captured.get().splitlines():
             click.echo(line.rstrip())
 

@@ -16,6 +16,7 @@ import torch
 
 from adapterhub.compose.factors import Factors, difference, factors
 from adapterhub.compose.members import Member, PatchStream, low_rank, open_patches
+from adapterhub.compose.pairs import NEAR_DUPLICATE
 from adapterhub.errors import CapabilityError
 
 if TYPE_CHECKING:
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
     from adapterhub.domain.patch import Affine, Patch
 
-# ||D1 - D2|| / max(||D1||, ||D2||) up to which two adapters count as one: rounding both factors to
-# bfloat16 (2**-9 each) stays below it, a step of training at any usual rate does not for long.
-NEAR_DUPLICATE = 0.01
-EQUAL = 1e-6  # the same, for deltas are stored in float32 at best
+EQUAL = 1e-6  # as NEAR_DUPLICATE, for deltas are stored in float32 at best
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,7 @@ from adapterhub.hub.staging import check_free, staged_folder
 from adapterhub.plugin.catalog import load_target
 
 # Below this part of the members' own norms, what is left of a sum is rounding.
-_NOTHING = 1e-6
+NOTHING = 1e-6
 _THREADS = 6
 
 
@@ -187,7 +187,7 @@ def _stored(merged: Affine, step: Step, plan: Plan) -> Affine:
 
 def _check_effect(done: Sequence[_Done], plan: Plan) -> None:
     left = math.sqrt(sum(result.exact for result in done))
-    if left <= _NOTHING * math.sqrt(sum(result.parts for result in done)):
+    if left <= NOTHING * math.sqrt(sum(result.parts for result in done)):
         names = " and ".join(term.ref for term in plan.terms)
         raise NoEffectError(
             f"{names} cancel each other: nothing is left of their sum",

@@ -40,6 +40,10 @@ class Factors:
         products: Tensor = (self.B.mT @ self.B) * (self.A @ self.A.mT)
         return products
 
+    def inner(self, other: Factors) -> float:
+        """<B A, B' A'> = sum (B^T B') * (A A'^T)."""
+        return float(((self.B.mT @ other.B) * (self.A @ other.A.mT)).sum())
+
     def singular_values(self) -> Tensor:
         """Those of B A, largest first."""
         R_out = torch.linalg.qr(self.B, mode="r").R
@@ -49,11 +53,16 @@ class Factors:
 
     def spans(self) -> tuple[Tensor, Tensor]:
         """Orthonormal columns that span what B A writes (out, k) and what it reads (in, k)."""
+        U, _, V = self.decomposed()
+        return U, V
+
+    def decomposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U (out, k), S (rank,), V (in, k) of B A = U S V^T, where k counts what is no rounding."""
         Q_out, R_out = torch.linalg.qr(self.B)
         Q_in, R_in = torch.linalg.qr(self.A.mT)
         U, S, Vh = torch.linalg.svd(R_out @ R_in.mT, full_matrices=False)
         k = int((S / S[0] > _ROUNDING).sum())  # none for a delta of zero: this is not a number
-        return Q_out @ U[:, :k], Q_in @ Vh[:k].mT
+        return Q_out @ U[:, :k], S, Q_in @ Vh[:k].mT
 
 
 def factors(patch: Affine, *, weight: float = 1.0) -> Factors:

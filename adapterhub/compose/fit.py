@@ -74,7 +74,8 @@ def check_layouts(outlines: Sequence[Outline]) -> None:
         if part:
             raise MismatchError(
                 f"{ref} adapts the fused layer {module}, but {owners[part]} its part {part}",
-                hint="the base stores one or the other; use adapters made for the same layout",
+                hint="the base stores one or the other; carry one over: adapterhub convert "
+                f"{ref} --layout split -o DIR",
             )
 
 

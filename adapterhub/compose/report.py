@@ -1,19 +1,21 @@
 """How adapters relate before they are merged: overlap, sign conflicts, norms, what a rank keeps.
 
-Facts for a dry run, each from factors in float64; advice and layout are the command's.
+Facts for a dry run and for advice, each from factors in float64, one module at a time; advice and
+layout are for others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
 
+from adapterhub.compose.difference import effective_rank
 from adapterhub.compose.factors import Factors, factors, total
 from adapterhub.compose.members import Member, open_patches
 from adapterhub.compose.plan import Plan, Step
@@ -22,6 +24,42 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 4096  # entries of each module's deltas that are compared by sign
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairAt:
+    """The deltas of two members, `one` and `other` in the plan's order, at one module.
+
+    spans      mean squared cosine of the principal angles between what they write into, and
+               between what they read: 0 for orthogonal spans, 1 for one inside the other
+    conflicts  the part of sampled entries in which their signs differ
+    disputed   sum |x y| over the entries x and y that differ in sign, estimated for all of them
+    size       the same over all entries
+    inner      <D1, D2>
+    absolute   ||D1 - D2||
+    """
+
+    one: int
+    other: int
+    spans: tuple[float, float]
+    conflicts: float
+    disputed: float
+    size: float
+    inner: float
+    absolute: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleRelation:
+    """One module, weights included: by member the norm and the effective rank (Roy & Vetterli) of
+    its delta, the squared singular values of the sum, largest first, and every pair that moves
+    something there."""
+
+    module: str
+    norms: Mapping[int, float]
+    effective_ranks: Mapping[int, float]
+    squares: tuple[float, ...]
+    pairs: tuple[PairAt, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +80,6 @@ class Overlap:
     error: float
 
 
-@dataclass
-class _Sums:
-    """Running totals over the modules."""
-
-    norms: list[float]
-    subspace: list[float] = field(default_factory=list)
-    conflicts: list[float] = field(default_factory=list)
-    kept: float = 0.0
-    mass: float = 0.0
-
-
 def overlap(
     members: Sequence[Member],
     plan: Plan,
@@ -62,7 +89,25 @@ def overlap(
 ) -> Overlap:
     """Read every module once. `rank` is the one to judge, by default the largest that came in."""
     judged = rank or max(part.rank for step in plan.steps for part in step.parts)
-    sums = _Sums(norms=[0.0] * len(members))
+    found = list(relations(members, plan, on_step=on_step))
+    pairs = [pair for module in found for pair in module.pairs]
+    kept = kept_share(found, judged)
+    return Overlap(
+        shared=plan.shared,
+        modules=len(plan.steps),
+        subspace=_mean([side for pair in pairs for side in pair.spans]),
+        sign_conflicts=_mean([pair.conflicts for pair in pairs]),
+        norms=total_norms(found, len(members)),
+        rank=judged,
+        kept=kept,
+        error=math.sqrt(max(0.0, 1.0 - kept)),
+    )
+
+
+def relations(
+    members: Sequence[Member], plan: Plan, *, on_step: Callable[[Step], None] | None = None
+) -> Iterator[ModuleRelation]:
+    """Read every module once, in the plan's order, and hold the tensors of one at a time."""
     with ExitStack() as files:
         streams = [files.enter_context(open_patches(member)) for member in members]
         for step in plan.steps:
@@ -72,35 +117,73 @@ def overlap(
                 )
                 for part in step.parts
             }
-            _add(sums, deltas, rank=judged)
+            yield _related(step.module, deltas)
             if on_step:
                 on_step(step)
-    lost = 1.0 - sums.kept / sums.mass if sums.mass else 0.0
-    return Overlap(
-        shared=plan.shared,
-        modules=len(plan.steps),
-        subspace=_mean(sums.subspace),
-        sign_conflicts=_mean(sums.conflicts),
-        norms=tuple(math.sqrt(norm) for norm in sums.norms),
-        rank=judged,
-        kept=1.0 - lost,
-        error=math.sqrt(max(0.0, lost)),
+
+
+def total_norms(found: Sequence[ModuleRelation], members: int) -> tuple[float, ...]:
+    """The norm of each of so many members over all the modules."""
+    return tuple(
+        math.hypot(*(m.norms.get(member, 0.0) for m in found)) for member in range(members)
     )
 
 
-def _add(sums: _Sums, deltas: dict[int, Factors], *, rank: int) -> None:
+def kept_share(found: Sequence[ModuleRelation], rank: int) -> float:
+    """The part of the sum's squared norm that its best approximation of this rank holds, 1 where
+    there is no norm."""
+    mass = sum(sum(module.squares) for module in found)
+    return sum(sum(module.squares[:rank]) for module in found) / mass if mass else 1.0
+
+
+def _related(module: str, deltas: Mapping[int, Factors]) -> ModuleRelation:
+    values: dict[int, Tensor] = {}
+    spans: dict[int, tuple[Tensor, Tensor]] = {}
     for member, delta in deltas.items():
-        sums.norms[member] += delta.norm_squared()
-    squares = total(list(deltas.values())).singular_values().square()
-    sums.kept += float(squares[:rank].sum())
-    sums.mass += float(squares.sum())
-    spans = {member: delta.spans() for member, delta in deltas.items()}
+        U, values[member], V = delta.decomposed()
+        spans[member] = U, V
+    norms = {member: float(found.norm()) for member, found in values.items()}
     entries = {member: _sampled(delta) for member, delta in deltas.items()}
+    pairs = []
     for one, other in combinations(deltas, 2):
         if 0 in (spans[one][0].shape[1], spans[other][0].shape[1]):
             continue  # an untrained adapter spans nothing and conflicts with nobody
-        sums.subspace += [_shared_part(a, b) for a, b in zip(spans[one], spans[other], strict=True)]
-        sums.conflicts.append(float((entries[one] * entries[other] < 0).double().mean()))
+        pairs.append(_pair(one, other, deltas=deltas, norms=norms, spans=spans, entries=entries))
+    squares = total(list(deltas.values())).singular_values().square()
+    return ModuleRelation(
+        module=module,
+        norms=norms,
+        effective_ranks={member: effective_rank(found) for member, found in values.items()},
+        squares=tuple(squares.tolist()),
+        pairs=tuple(pairs),
+    )
+
+
+def _pair(
+    one: int,
+    other: int,
+    *,
+    deltas: Mapping[int, Factors],
+    norms: Mapping[int, float],
+    spans: Mapping[int, tuple[Tensor, Tensor]],
+    entries: Mapping[int, Tensor],
+) -> PairAt:
+    mine, theirs = deltas[one], deltas[other]
+    written, read = (_shared_part(a, b) for a, b in zip(spans[one], spans[other], strict=True))
+    inner = mine.inner(theirs)
+    products = entries[one] * entries[other]
+    all_of_them = len(mine.B) * mine.A.shape[1] / SAMPLES
+    return PairAt(
+        one=one,
+        other=other,
+        spans=(written, read),
+        conflicts=float((products < 0).double().mean()),
+        disputed=float(-products.clamp(max=0.0).sum()) * all_of_them,
+        size=float(products.abs().sum()) * all_of_them,
+        inner=inner,
+        # Good to about 1e-8 of the norms, below which no two deltas in float32 are apart.
+        absolute=math.sqrt(max(0.0, norms[one] ** 2 + norms[other] ** 2 - 2.0 * inner)),
+    )
 
 
 def _shared_part(one: Tensor, other: Tensor) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from adapterhub.domain.lineage import origins
 from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Result
 from adapterhub.errors import FormatError
 from adapterhub.formats.escapes import escape
@@ -158,6 +159,7 @@ def _snippet(base: BaseRecord, name: str) -> str:
 def _training(manifest: Manifest, name: str) -> str:
     facts = [
         ("trainer", manifest.trainer),
+        ("taught by", _teachers(manifest)),
         ("data (sha256)", manifest.data_sha256),
         *((key, value) for key, value in (manifest.recipe or {}).items()),
         ("checks switched off by its maker", ", ".join(manifest.allowed)),
@@ -168,6 +170,15 @@ def _training(manifest: Manifest, name: str) -> str:
     if not shown:
         return "## Training\n\nNot recorded."
     return "## Training\n\n" + table(("fact", "value"), shown)
+
+
+def _teachers(manifest: Manifest) -> str:
+    """Those that were pinned; what a recipe merely names stands there by itself."""
+    return ", ".join(
+        f"{origin.weight:g} * {origin.ref} (sha256 {origin.sha256[:12]})"
+        for origin in origins(manifest)
+        if origin.role == "teacher" and origin.sha256
+    )
 
 
 def _plugin(manifest: Manifest) -> str | None:

@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapterhub import __version__
 from adapterhub.compose.peft_config import lora_config, tensor_names
+from adapterhub.domain.lineage import EXTRACTED_FROM
 from adapterhub.domain.manifest import (
     CARD_FILE,
     CONFIG_FILE,
@@ -26,9 +27,10 @@ from adapterhub.errors import FormatError, NoEffectError, UsageError
 from adapterhub.formats.adapter_config import encode_config
 from adapterhub.formats.card import render_card
 from adapterhub.formats.manifest import encode_manifest
+from adapterhub.formats.recipe_file import without_places
 from adapterhub.hub.files import atomic_write
 from adapterhub.hub.staging import check_free, staged_folder
-from adapterhub.models.sources import open_source
+from adapterhub.models.sources import FloatFolder, open_source
 from adapterhub.models.tensors import Anatomy, Tensors
 from adapterhub.train.low_rank import Factors, factorize
 from adapterhub.train.pair import Say, opened_base, opened_pair
@@ -104,7 +106,8 @@ def extract(
     if not work.factors:
         raise _nothing(work, base, tuned)
     with staged_folder(out, overwrite=overwrite) as stage:
-        _write(stage, work.factors, record, shape, name=out.absolute().name)
+        made = {EXTRACTED_FROM: _source_name(tuned, other), "rank": rank, "targets": targets}
+        _write(stage, work.factors, record, shape, recipe=made, name=out.absolute().name)
     return Extracted(
         folder=out,
         base=record,
@@ -177,8 +180,20 @@ def _chosen(shape: Anatomy, targets: str) -> frozenset[str]:
     return frozenset(chosen)
 
 
+def _source_name(tuned: str, found: FloatFolder) -> str:
+    """Without the place that it has on this machine; at a hub, with its commit."""
+    at_hub = found.revision != "local" and not Path(tuned).expanduser().exists()
+    return f"{found.id}@{found.revision}" if at_hub else str(without_places(tuned))
+
+
 def _write(
-    folder: Path, found: dict[str, Factors], record: BaseRecord, shape: Anatomy, *, name: str
+    folder: Path,
+    found: dict[str, Factors],
+    record: BaseRecord,
+    shape: Anatomy,
+    *,
+    recipe: dict[str, Any],
+    name: str,
 ) -> None:
     from safetensors.torch import save
 
@@ -190,7 +205,11 @@ def _write(
         for stored, tensor in zip(tensor_names(module), (factors.A, factors.B), strict=True)
     }
     manifest = Manifest(
-        method="lora", config_version=1, base=record, written_by=f"adapterhub {__version__}"
+        method="lora",
+        config_version=1,
+        base=record,
+        recipe=recipe,
+        written_by=f"adapterhub {__version__}",
     )
     config = lora_config(ranks, base=record, configs=[like])
     atomic_write(folder / CONFIG_FILE, encode_config(config))

@@ -11,6 +11,7 @@ from typing import Any
 
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.digest import digest_of
+from adapterhub.domain.lineage import TAUGHT_BY
 from adapterhub.domain.match import base_text, match_base, record_of
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.refs import Ref
@@ -95,7 +96,7 @@ def named_teacher(recipe: Recipe, student: BaseSpec) -> NamedTeacher | None:
 
 def taught_by(teacher: NamedTeacher | None) -> Mapping[str, Any]:
     """What the manifest's recipe says of a run's teacher: nothing where there was none."""
-    return {} if teacher is None else {"taught_by": teacher.record}
+    return {} if teacher is None else {TAUGHT_BY: teacher.record}
 
 
 def _check_made_for(subject: Subject, spec: BaseSpec) -> None:

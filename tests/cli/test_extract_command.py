@@ -56,6 +56,7 @@ def test_every_figure_is_in_the_document_and_the_adapter_is_good(machine: Comman
     assert [left["parameter"] for left in told["left_out"]] == ["model.norm.weight"]
     report = machine.ok("verify", "./told", "--json").json
     assert (report["ok"], report["problems"]) == (True, [])
+    assert "tuned model: tuned" in machine.ok("tree", "./told").out
 
 
 def test_what_cannot_be_done_is_said_in_two_lines(machine: CommandLine) -> None:

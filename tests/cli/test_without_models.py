@@ -42,6 +42,7 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
         "list",
         "search",
         "show acme/tiny-lora",
+        "tree acme/tiny-lora",
         "base list",
         "methods",
         "plugins",
@@ -76,6 +77,7 @@ def test_diff_compares_what_needs_no_model_and_says_what_does(bare: CommandLine)
     [
         "stack ./adapter ./other -o merged",
         "stack ./adapter ./other --dry-run",
+        "compat ./adapter ./other",
         "push ./adapter+./other acme/both",
         "base add tiny ./adapter",
     ],

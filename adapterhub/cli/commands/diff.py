@@ -85,7 +85,7 @@ def _compared(
 
 
 def _json(found: Difference) -> dict[str, Any]:
-    from adapterhub.compose.difference import NEAR_DUPLICATE
+    from adapterhub.compose.pairs import NEAR_DUPLICATE
 
     return {
         "near_duplicate": found.near_duplicate,
@@ -117,7 +117,8 @@ def _cut(text: str) -> str:
 
 
 def _show(found: Difference, out: Output) -> None:
-    from adapterhub.compose.difference import EQUAL, NEAR_DUPLICATE
+    from adapterhub.compose.difference import EQUAL
+    from adapterhub.compose.pairs import NEAR_DUPLICATE
 
     norms = " and ".join(f"{norm:.3g}" for norm in found.norms)
     count = f"{len(found.modules)} modules, norms {norms}"

@@ -12,12 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from adapterhub.compose.difference import (  # noqa: E402
-    NEAR_DUPLICATE,
     compare,
     effective_rank,
     principal_angles,
 )
 from adapterhub.compose.members import open_member  # noqa: E402
+from adapterhub.compose.pairs import NEAR_DUPLICATE  # noqa: E402
 from adapterhub.errors import CapabilityError  # noqa: E402
 from adapterhub.hub.folder import read_folder  # noqa: E402
 from tests.adapter_files import f32, write_lora  # noqa: E402

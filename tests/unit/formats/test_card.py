@@ -55,6 +55,12 @@ def test_the_page_says_how_to_use_it_and_what_it_was_made_from() -> None:
         assert text in card
 
 
+def test_the_page_names_who_taught_it() -> None:
+    record = {"base": {"id": "acme/tiny"}, "adapters": [{"ref": "me/t", "sha256": "c" * 64}]}
+    card = render_card(dataclasses.replace(MANIFEST, recipe={"taught_by": record}), name="user/one")
+    assert f"| taught by | 1 * me/t (sha256 {'c' * 12}) |" in card
+
+
 def test_no_card_promises_safety() -> None:
     assert "safe" not in render_card(MANIFEST, name="user/one").lower()
 
