@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from adapterhub.domain.base import Alias, BaseSpec, Fingerprint, Verdict, same_base
-from adapterhub.domain.layout import FUSED, SPLIT, form_of
+from adapterhub.domain.layout import LAYOUTS, form_of
 from adapterhub.domain.manifest import BaseRecord
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -90,7 +90,7 @@ def _convertible(
 ) -> BaseMatch:
     """An adapter for layers laid out as `there` must take the layout of the base that is `here`."""
     form = form_of(here or "")
-    convert = form in (FUSED, SPLIT) and form != form_of(there or "")
+    convert = form in LAYOUTS and form != form_of(there or "")
     return BaseMatch(
         verdict="convertible",
         fits=False,
