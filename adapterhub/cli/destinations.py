@@ -34,7 +34,7 @@ def home_base(record: BaseRecord, name: str | None) -> BaseSpec | None:
 
     Raises MismatchError when the named one is another than the record's.
     """
-    from adapterhub.domain.match import base_text, match_base, record_of, source_of
+    from adapterhub.domain.match import another_base, match_base
     from adapterhub.models.bases import base_for, find_base
 
     if name is None:
@@ -45,9 +45,5 @@ def home_base(record: BaseRecord, name: str | None) -> BaseSpec | None:
     spec = find_base(name)
     found = match_base(record, spec)
     if not found.fits:
-        raise MismatchError(
-            f"the adapter was made for {base_text(record)}, but {spec.name} is "
-            f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"add its own base: adapterhub base add NAME {source_of(record)}",
-        )
+        raise another_base("the adapter", record, spec, found)
     return spec

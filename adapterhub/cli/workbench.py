@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
 from adapterhub.domain.evaluation import Message
-from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of, source_of
-from adapterhub.errors import MismatchError
+from adapterhub.domain.match import WRONG_BASE, another_base, match_base
 
 if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
@@ -69,12 +68,8 @@ def check_made_for(
     `spec`; says aloud what differs without making it another base, such as the precision."""
     found = match_base(record, spec)
     if not found.fits and WRONG_BASE not in allow:
-        add = f"add its own base: adapterhub base add NAME {source_of(record)}"
-        raise MismatchError(
-            f"{name} was made for {base_text(record)}, but {spec.name} is "
-            f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"{found.hint or add}; or go on with --allow {WRONG_BASE}",
-        )
+        go_on = f"; or go on with --allow {WRONG_BASE}"
+        raise another_base(name, record, spec, found, beside=go_on)
     for difference in (found.reason, *found.differences):
         if difference:
             out.say(f"note: {name}: {difference}")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.compose.converted_folder import write_converted
-from adapterhub.compose.layout_plan import LayoutPlan, Shape, Step, names_in, plan_layout
+from adapterhub.compose.layout_plan import LayoutPlan, Shape, Step, plan_layout
 from adapterhub.compose.lora_parts import KEPT, LoraPart, read_lora
 from adapterhub.compose.members import Member, read_state
 from adapterhub.compose.peft_config import lora_config, tensor_names
 from adapterhub.compose.relayout import divide_lora, divide_scale, join_lora, join_scale
-from adapterhub.domain.layouts import Heads, Layout
+from adapterhub.domain.layout import LAYOUTS, Heads, Layout, names_in
 from adapterhub.domain.manifest import PEFT_PREFIX, BaseRecord
 from adapterhub.errors import CapabilityError, FormatError
 from adapterhub.hub.lora_names import names_module
@@ -203,7 +203,7 @@ def _refuse_named(state: Iterable[str], config: Mapping[str, Any], source: Membe
     stored = [part for name in state for part in _levels(name)]
     found = [
         name
-        for layout in ("fused", "split")
+        for layout in LAYOUTS
         for name in names_in(layout, [*stored, *(n for n in names if isinstance(n, str))])
     ]
     if found:

@@ -40,10 +40,6 @@ class Factors:
         products: Tensor = (self.B.mT @ self.B) * (self.A @ self.A.mT)
         return products
 
-    def inner(self, other: Factors) -> float:
-        """<B A, B' A'> = sum (B^T B') * (A A'^T)."""
-        return float(((self.B.mT @ other.B) * (self.A @ other.A.mT)).sum())
-
     def singular_values(self) -> Tensor:
         """Those of B A, largest first."""
         R_out = torch.linalg.qr(self.B, mode="r").R

@@ -5,14 +5,14 @@ Compares outlines only; every refusal names both sides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import combinations
 
 from adapterhub.compose.outline import Outline
+from adapterhub.domain.layout import parts_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.match import base_text, match_records
-from adapterhub.domain.targets import FAMILIES
 from adapterhub.errors import CapabilityError, MismatchError
 
 DIFFERENT_BASE = "different-base"
@@ -70,7 +70,7 @@ def check_layouts(outlines: Sequence[Outline]) -> None:
     """Refuse a fused layer beside its own parts: no base has both, so one would be left out."""
     owners = {module: outline.ref for outline in outlines for module in outline.sites}
     for module, ref in owners.items():
-        part = next((name for name in _parts_of(module) if name in owners), None)
+        part = next((name for name in parts_of(module) if name in owners), None)
         if part:
             raise MismatchError(
                 f"{ref} adapts the fused layer {module}, but {owners[part]} its part {part}",
@@ -101,12 +101,3 @@ def _named(base: BaseRecord) -> str:
     if base.fingerprint:
         return f"{base.id} (content {base.fingerprint.content[:12]})"
     return base_text(base)
-
-
-def _parts_of(module: str) -> Iterator[str]:
-    """The names the module's parts would have where it is not fused."""
-    parent, dot, leaf = module.rpartition(".")
-    for family in FAMILIES.values():
-        for fused, parts in family.fused:
-            if leaf == fused:
-                yield from (f"{parent}{dot}{part}" for part in parts)

@@ -5,14 +5,22 @@ Sees names and shapes only; what a method stores for a layer is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapterhub.domain.layouts import Heads, Joint, Layout, completed, joints, section_rows
+from adapterhub.domain.layout import (
+    Heads,
+    Layout,
+    names_in,
+    parts_of,
+    section_rows,
+    whole_of,
+)
 from adapterhub.errors import MismatchError, UsageError
 
 # (out, in) of a layer; None where what is stored does not tell.
 Shape = tuple[int, int | None]
+_OTHER = "the adapter was made for another base; `adapterhub show` names it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,107 +72,92 @@ def plan_layout(
         raise UsageError(
             f"its layers are {layout} already: {(fused + split)[0]}", hint="use it as it is"
         )
-    make = _joined if layout == "fused" else _divided
-    steps = [
-        step
-        for joint in joints()
-        for step in make(joint, modules, heads=heads, wide_queries=wide_queries)
-    ]
+    rows_of = _joined if layout == "fused" else _divided
+    wholes = sorted({whole_of(name) for name in split} if layout == "fused" else fused)
+    rows = {name: rows_of(name, modules, heads=heads, wide_queries=wide_queries) for name in wholes}
     return LayoutPlan(
         layout=layout,
-        steps=tuple(sorted(steps, key=lambda step: step.fused)),
+        steps=tuple(_step(name, rows[name]) for name in wholes),
         kept=tuple(sorted(set(modules).difference(fused, split))),
     )
 
 
-def names_in(layout: Layout, names: Iterable[str]) -> list[str]:
-    """The names of layers that exist in this layout alone, in order."""
-    leaves = {
-        leaf
-        for joint in joints()
-        for leaf in ((joint.fused,) if layout == "fused" else joint.parts)
-    }
-    return sorted(name for name in names if name.rpartition(".")[2] in leaves)
-
-
 def _divided(
-    joint: Joint, modules: Mapping[str, Shape], *, heads: Heads | None, wide_queries: bool
-) -> list[Step]:
-    steps = []
-    for name, (out, width) in modules.items():
-        parent, _, leaf = name.rpartition(".")
-        if leaf != joint.fused:
-            continue
-        if len(joint.parts) == 2 or heads:
-            # Two parts are halves, whatever the heads.
-            rows = section_rows(out, len(joint.parts), heads or Heads(queries=1, groups=1))
-        elif wide_queries and width is not None:
-            rows = [width, (out - width) // 2, (out - width) // 2]
-        else:
-            raise _unknown(name, out)
-        _check(name, out, rows, heads)
-        steps.append(_step(parent, joint, rows))
-    return steps
+    name: str, modules: Mapping[str, Shape], *, heads: Heads | None, wide_queries: bool
+) -> Sequence[int]:
+    out, width = modules[name]
+    count = len(parts_of(name))
+    if count == 2 or heads:
+        rows = section_rows(out, count, heads)
+    elif wide_queries and width is not None:
+        keys, odd = divmod(out - width, 2)
+        rows = None if odd or keys < 1 else (width, keys, keys)
+    else:
+        raise _unknown(name, f"{out} rows")
+    if rows is None:
+        raise _uneven(name, out, heads)
+    return rows
 
 
 def _joined(
-    joint: Joint, modules: Mapping[str, Shape], *, heads: Heads | None, wide_queries: bool
-) -> list[Step]:
-    steps = []
-    for parent in {n.rpartition(".")[0] for n in modules if n.rpartition(".")[2] in joint.parts}:
-        shapes = [modules.get(_under(parent, part)) for part in joint.parts]
-        outs = [None if shape is None else shape[0] for shape in shapes]
-        widths = {shape[1] for shape in shapes if shape and shape[1] is not None}
-        name = _under(parent, joint.fused)
-        if len(widths) > 1:
-            raise MismatchError(
-                f"the parts of {name} read inputs of {' and '.join(sorted(map(str, widths)))}",
-                hint="the adapter belongs to no base whose layers could be fused",
-            )
-        try:
-            rows = completed(outs, heads, widths.pop() if wide_queries and widths else None)
-        except LookupError as error:
-            raise _unknown(name, None) from error
-        for part, own, wanted in zip(joint.parts, outs, rows, strict=True):
-            if own not in (None, wanted):
-                raise _mismatch(_under(parent, part), own, wanted)
-        _check(name, sum(rows), rows, heads)
-        steps.append(_step(parent, joint, rows))
-    return steps
-
-
-def _step(parent: str, joint: Joint, rows: list[int]) -> Step:
-    sections, first = [], 0
-    for part, count in zip(joint.parts, rows, strict=True):
-        sections.append(Section(module=_under(parent, part), first=first, end=first + count))
-        first += count
-    return Step(fused=_under(parent, joint.fused), sections=tuple(sections))
-
-
-def _check(name: str, out: int, rows: list[int], heads: Heads | None) -> None:
-    if sum(rows) != out or min(rows) < 1:
-        raise _mismatch(name, out, sum(rows))
-    if len(rows) == 3 and heads and rows[0] * heads.groups != rows[1] * heads.queries:
+    name: str, modules: Mapping[str, Shape], *, heads: Heads | None, wide_queries: bool
+) -> Sequence[int]:
+    parts = parts_of(name)
+    shapes = [modules.get(part) for part in parts]
+    outs = [None if shape is None else shape[0] for shape in shapes]
+    widths = {shape[1] for shape in shapes if shape and shape[1] is not None}
+    if len(widths) > 1:
         raise MismatchError(
-            f"{name} has {out} rows, which {heads.queries} heads of queries and {heads.groups} of "
-            "keys do not divide",
-            hint="the adapter was made for another base; `adapterhub show` names it",
+            f"the parts of {name} read inputs of {' and '.join(sorted(map(str, widths)))}",
+            hint="the adapter belongs to no base whose layers could be fused",
         )
+    rows = _completed(outs, heads, widths.pop() if wide_queries and widths else None)
+    if rows is None:
+        raise _unknown(name, "rows")
+    for part, own, wanted in zip(parts, outs, rows, strict=True):
+        if own not in (None, wanted):
+            raise MismatchError(f"{part} has {own} rows and should have {wanted}", hint=_OTHER)
+    if heads and section_rows(sum(rows), len(rows), heads) != tuple(rows):
+        raise _uneven(name, sum(rows), heads)
+    return rows
 
 
-def _under(parent: str, leaf: str) -> str:
-    return f"{parent}.{leaf}" if parent else leaf
+def _completed(
+    outs: Sequence[int | None], heads: Heads | None, hidden: int | None
+) -> list[int] | None:
+    """The rows of every part, where some are known; `hidden` is the width of the queries, if the
+    family makes them as wide as the hidden state. None where that does not suffice."""
+    if len(outs) == 2:
+        queries = keys = outs[0] if outs[0] is not None else outs[1]
+    else:
+        queries, keys = outs[0], outs[1] if outs[1] is not None else outs[2]
+        if heads and queries is None and keys is not None:
+            queries = keys * heads.queries // heads.groups
+        if heads and keys is None and queries is not None:
+            keys = queries * heads.groups // heads.queries
+        queries = hidden if queries is None else queries
+    if queries is None or keys is None:
+        return None
+    return [queries, *[keys] * (len(outs) - 1)]
 
 
-def _mismatch(name: str, own: int | None, wanted: int) -> MismatchError:
-    return MismatchError(
-        f"{name} has {own} rows and should have {wanted}",
-        hint="the adapter was made for another base; `adapterhub show` names it",
-    )
+def _step(name: str, rows: Sequence[int]) -> Step:
+    sections, first = [], 0
+    for part, count in zip(parts_of(name), rows, strict=True):
+        sections.append(Section(module=part, first=first, end=first + count))
+        first += count
+    return Step(fused=name, sections=tuple(sections))
 
 
-def _unknown(name: str, out: int | None) -> UsageError:
-    rows = f"{out} rows" if out else "rows"
+def _uneven(name: str, out: int, heads: Heads | None) -> MismatchError:
+    parts = " and ".join(part.rpartition(".")[2] for part in parts_of(name))
+    reason = f"which do not divide into {parts}"
+    if heads and len(parts_of(name)) == 3:
+        reason = f"which {heads.queries} heads of queries and {heads.groups} of keys do not divide"
+    return MismatchError(f"{name} has {out} rows, {reason}", hint=_OTHER)
+
+
+def _unknown(name: str, rows: str) -> UsageError:
     return UsageError(
         f"which {rows} of {name} are queries, keys and values is the base's business",
         hint="name one with these heads: --base NAME; or --family phi3, if it is one of Phi-3",

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from adapterhub.domain.base import Alias, BaseSpec, Fingerprint, Verdict, same_base
-from adapterhub.domain.layout import FUSED, SPLIT, form_of
+from adapterhub.domain.layout import LAYOUTS, form_of
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.errors import MismatchError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 WRONG_BASE = "wrong-base"  # the code of the problem, for those who accept it
@@ -31,6 +32,25 @@ class BaseMatch:
     reason: str = ""
     hint: str | None = None
     differences: tuple[str, ...] = ()
+
+
+def another_base(
+    name: str,
+    made_for: BaseRecord,
+    base: BaseSpec,
+    found: BaseMatch,
+    *,
+    hint: str | None = None,
+    beside: str = "",
+) -> MismatchError:
+    """What is raised of an adapter `name` where `found` does not fit. The next move is the
+    verdict's own, `hint` or to add the right base; `beside` is another one."""
+    add = f"add its own base: adapterhub base add NAME {source_of(made_for)}"
+    return MismatchError(
+        f"{name} was made for {base_text(made_for)}, but {base.name} is "
+        f"{base_text(record_of(base))}, {found.reason}",
+        hint=f"{found.hint or hint or add}{beside}",
+    )
 
 
 def record_of(base: BaseSpec) -> BaseRecord:
@@ -90,7 +110,7 @@ def _convertible(
 ) -> BaseMatch:
     """An adapter for layers laid out as `there` must take the layout of the base that is `here`."""
     form = form_of(here or "")
-    convert = form in (FUSED, SPLIT) and form != form_of(there or "")
+    convert = form in LAYOUTS and form != form_of(there or "")
     return BaseMatch(
         verdict="convertible",
         fits=False,

@@ -25,12 +25,11 @@ from adapterhub.domain.lock import (
     WantedAdapters,
 )
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of
+from adapterhub.domain.match import WRONG_BASE, another_base, match_base, record_of
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import (
     FormatError,
     IntegrityError,
-    MismatchError,
     NotFoundError,
     UnknownRevisionError,
 )
@@ -205,12 +204,8 @@ def _base(name: str, wanted: Wanted, own: BaseRecord, find_base: FindBase) -> Ba
     spec = find_base(wanted.base)
     found = match_base(own, spec)
     if not found.fits and WRONG_BASE not in wanted.allow:
-        raise MismatchError(
-            f"{name} was made for {base_text(own)}, but {spec.name} is "
-            f"{base_text(record_of(spec))}, {found.reason}",
-            hint=f"add its own base: adapterhub base add NAME {own.id}; or go on with "
-            f"--allow {WRONG_BASE}",
-        )
+        go_on = f"; or go on with --allow {WRONG_BASE}"
+        raise another_base(name, own, spec, found, beside=go_on)
     return record_of(spec)
 
 

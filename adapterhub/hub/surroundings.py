@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.lock import Lock, LockedAdapter
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import WRONG_BASE, base_text, match_base, record_of
+from adapterhub.domain.match import WRONG_BASE, another_base, base_text, match_base, record_of
 from adapterhub.errors import MismatchError
 from adapterhub.plugin.catalog import catalog
 
@@ -94,9 +94,5 @@ def _check_own_base(item: LockedAdapter, bases: Sequence[BaseSpec]) -> str | Non
         return None
     for found, spec in judged:
         if spec.id.casefold() == item.base.id.casefold():
-            raise MismatchError(
-                f"{item.name} was made for {base_text(item.base)}; the base {spec.name} here is "
-                f"{base_text(record_of(spec))}, {found.reason}",
-                hint=f"add the right one: adapterhub base add NAME {item.base.id}",
-            )
+            raise another_base(item.name, item.base, spec, found)
     return f"{item.name}: its base {item.base.id} is not on this machine"

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapterhub.domain.layout import Heads
+from adapterhub.domain.layout import Heads, heads_in
 from adapterhub.domain.manifest import WEIGHTS_FILE
 from adapterhub.domain.stores import Snapshot, Store
 from adapterhub.errors import FormatError, IntegrityError, NotFoundError
@@ -107,6 +107,14 @@ def document(files: Files, file: str) -> bytes | None:
     return None if size is None else files.read(file, 0, size)
 
 
+def config_in(files: Files) -> Mapping[str, Any]:
+    """A base's config.json; empty where there is none. Raises FormatError for one that is no
+    JSON."""
+    config = document(files, "config.json")
+    plain = loads_strict(config, name="config.json") if config is not None else {}
+    return plain if isinstance(plain, dict) else {}
+
+
 def weight_names(files: Files) -> list[str]:
     """The safetensors files that make up the model: those of the index, or the one. Raises
     NotFoundError when there are none or one that the index names is missing."""
@@ -188,14 +196,7 @@ class Weights:
     @property
     def heads(self) -> Heads | None:
         """The attention heads that the config states."""
-        config = self.config.get("text_config", self.config)
-        query, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        if type(query) is not int or type(hidden) is not int or query < 1:
-            return None
-        key_value = config.get("num_key_value_heads") or query
-        return Heads(
-            query=query, key_value=key_value, width=config.get("head_dim") or hidden // query
-        )
+        return heads_in(self.config)
 
 
 def read_weights(files: Files) -> Weights:
@@ -210,6 +211,4 @@ def read_weights(files: Files) -> Weights:
         header = parse_header(start, size, name=file)
         for name, info in header.tensors.items():
             places[name] = Place(file, info, header.data_start + info.start)
-    config = document(files, "config.json")
-    plain = loads_strict(config, name="config.json") if config is not None else {}
-    return Weights(files, places, plain if isinstance(plain, dict) else {})
+    return Weights(files, places, config_in(files))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from adapterhub.domain.base import Alias, BaseSpec
 from adapterhub.domain.manifest import BaseRecord
-from adapterhub.domain.match import base_text, match_base, record_of, source_of
+from adapterhub.domain.match import another_base, match_base, source_of
 from adapterhub.domain.quantization import Scheme
-from adapterhub.errors import AdapterhubError, FormatError, MismatchError, NotFoundError, UsageError
+from adapterhub.errors import AdapterhubError, FormatError, NotFoundError, UsageError
 from adapterhub.formats.base_spec import decode_base, encode_base
 from adapterhub.hub.files import atomic_write, delete_tree, disk
 from adapterhub.hub.home import bases_dir
@@ -100,11 +100,7 @@ def base_for(record: BaseRecord) -> BaseSpec:
     ]
     if alike:
         found, base = alike[0]
-        raise MismatchError(
-            f"the adapter was made for {base_text(record)}; {base.name} is "
-            f"{base_text(record_of(base))}, {found.reason}",
-            hint=found.hint or f"add the right one: adapterhub base add NAME {source_of(record)}",
-        )
+        raise another_base("the adapter", record, base, found)
     raise NotFoundError(
         f"the adapter's base, {record.id}, is not on this machine",
         hint=_missing_hint(record, [base for _, base in judged]),

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapterhub.domain.layout import canonical_names, part_rows
+from adapterhub.domain.layout import canonical_names, section_rows
 from adapterhub.models.base_files import Weights
 from adapterhub.models.stored_values import matrix_shape, read_rows
 
@@ -76,10 +76,11 @@ def _linear(weights: Weights) -> dict[str, str]:
 def _section(weights: Weights, tensor: str, name: str) -> _Section | None:
     """None where a fused tensor cannot be divided."""
     rows, width = matrix_shape(weights, tensor)
-    parts = part_rows(tensor, rows, weights.heads)
+    names = canonical_names(tensor)
+    parts = section_rows(rows, len(names), weights.heads)
     if parts is None:
         return None
-    place = canonical_names(tensor).index(name)
+    place = names.index(name)
     return _Section(tensor, sum(parts[:place]), parts[place], width)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from adapterhub.domain.layouts import Heads, section_rows
+from adapterhub.domain.layout import Heads, section_rows
 from adapterhub.domain.sites import SiteKind
 from adapterhub.domain.targets import FAMILIES
 from adapterhub.errors import CapabilityError, UsageError
@@ -74,8 +74,14 @@ class ModuleSite:
         parts = dict(family.fused).get(self.name.rpartition(".")[2], ()) if family else ()
         if self.kind != "linear" or not parts:
             return {}
+        config = self.base.model.config
+        queries = getattr(config, "num_attention_heads", 0)
+        groups = getattr(config, "num_key_value_heads", queries)
+        heads = Heads(queries=queries, groups=groups)
         found, first = {}, 0
-        for part, rows in zip(parts, self._rows(len(parts)), strict=True):
+        for part, rows in zip(
+            parts, section_rows(self.shape[0], len(parts), heads) or (), strict=True
+        ):
             found[part] = (first, first + rows)
             first += rows
         return found
@@ -158,12 +164,6 @@ class ModuleSite:
         with self.base.own_parameters_of(self.module):
             x = x if own is None else own
             return x, self.module.forward(x)
-
-    def _rows(self, parts: int) -> list[int]:
-        config = self.base.model.config
-        queries = getattr(config, "num_attention_heads", 0)
-        groups = getattr(config, "num_key_value_heads", queries)
-        return section_rows(self.shape[0], parts, Heads(queries=queries, groups=groups))
 
 
 def find_sites(base: Base) -> dict[SiteKind, dict[str, ModuleSite]]:

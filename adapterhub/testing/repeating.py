@@ -6,13 +6,16 @@ adapter starts as, or what it computes from what is stored.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from adapterhub.domain.method import Capability
 from adapterhub.formats.adapter_config import encode_config
@@ -21,13 +24,13 @@ from adapterhub.testing.promises import promise
 from adapterhub.testing.tiny import add_tiny_base
 
 SEED = 5
-_RUN = "import sys; from adapterhub.testing.repeating import repeat; repeat(*sys.argv[1:])"
+_SERVE = "from adapterhub.testing.repeating import serve; serve()"
 
 
 class Repeating(Ground):
     @promise(tensors=True)
     def test_another_process_makes_and_hears_the_same(self, home: Path, tmp_path: Path) -> None:
-        """On one of its bases, since a process takes seconds to start."""
+        """On one of its bases. A process takes seconds to start, so all classes share one."""
         import torch
         from safetensors.torch import load_file, save_file
 
@@ -48,7 +51,7 @@ class Repeating(Ground):
             # Sums are rounded by how they are shared out, which is no business of the method.
             "threads": torch.get_num_threads(),
         }
-        _in_another_process(json.dumps(asked), str(home), str(tmp_path))
+        _another.ask(json.dumps(asked), str(home), str(tmp_path))
         made = load_file(tmp_path / "made.safetensors")
         found = load_file(tmp_path / "heard.safetensors")["heard"]
         assert made.keys() == expected.keys()
@@ -85,16 +88,77 @@ def repeat(asked: str, home: str, folder: str) -> None:
     save_file({"heard": heard(base, adapter).contiguous()}, place / "heard.safetensors")
 
 
-def _in_another_process(*words: str) -> None:
+def serve() -> None:
+    """The other process: repeat what each line asks for, and answer with the line."""
+    # What libraries print goes elsewhere.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        repeat(*json.loads(line))
+        answers.write(line)
+        answers.flush()
+
+
+class _Another:
+    """A process beside this one, with another hash seed, started when it is first asked and when
+    what it would be started with has changed. Whatever is raised there ends it."""
+
+    def __init__(self) -> None:
+        self._started_with: dict[str, str] | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+
+    def ask(self, *words: str) -> None:
+        """Raises AssertionError with the last that it said where it ends instead of answering."""
+        wanted = _environment()
+        if wanted != self._started_with:
+            self.end()
+        process = self._process or self._start(wanted)
+        assert process.stdin
+        assert process.stdout
+        line = json.dumps(words) + "\n"
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(line)
+            process.stdin.flush()
+        if line not in process.stdout:  # reads on to it, past one that nobody waited for
+            raise AssertionError(f"another process ends in: {self.end()}")
+
+    def end(self) -> str:
+        process, errors = self._process, self._errors
+        self._process = self._errors = self._started_with = None
+        if process is None or errors is None:
+            return ""
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()
+        process.wait()
+        with errors:
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+        return said[-1] if said else "nothing"
+
+    def _start(self, environment: dict[str, str]) -> subprocess.Popen[str]:
+        # Open for as long as the process is.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._started_with = environment
+        atexit.register(self.end)
+        return self._process
+
+
+_another = _Another()
+
+
+def _environment() -> dict[str, str]:
+    # pytest names the running test in a variable of its own.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     # A plugin may be found by a path of this process only, as in a test of a source tree.
     paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, *words],
-        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = done.stderr.strip().splitlines()
-    assert done.returncode == 0, f"another process ends in: {said[-1] if said else 'nothing'}"
+    return {**kept, "PYTHONHASHSEED": other, "PYTHONPATH": paths}

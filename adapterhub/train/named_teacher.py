@@ -12,10 +12,10 @@ from typing import Any
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.lineage import TAUGHT_BY
-from adapterhub.domain.match import base_text, match_base, record_of
+from adapterhub.domain.match import another_base, match_base, record_of
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.refs import Ref
-from adapterhub.errors import MismatchError, UsageError
+from adapterhub.errors import UsageError
 from adapterhub.formats.recipe_file import without_places
 from adapterhub.formats.schema import to_plain
 from adapterhub.hub.client import pull
@@ -104,11 +104,12 @@ def _check_made_for(subject: Subject, spec: BaseSpec) -> None:
         record = member.folder.manifest.base
         found = match_base(record, spec)
         if not found.fits:
-            raise MismatchError(
-                f"the teacher {member.ref} was made for {base_text(record)}, but {spec.name} is "
-                f"{base_text(record_of(spec))}, {found.reason}",
-                hint=found.hint
-                or "name its own base: --teacher-base NAME (see `adapterhub base list`)",
+            raise another_base(
+                f"the teacher {member.ref}",
+                record,
+                spec,
+                found,
+                hint="name its own base: --teacher-base NAME (see `adapterhub base list`)",
             )
 
 

@@ -42,7 +42,7 @@ for base, options in (("fused", {}), ("split", {"dora": True}), ("split", {"rslo
 def machine(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> CommandLine:
     """Both layouts of one base, another one, and adapters for them."""
     place = tmp_path_factory.mktemp("machine")
-    run = CommandLine(place / "home", cwd=place)
+    run = CommandLine(place / "home", cwd=place, forked=True)
     words = [str(SCRIPT.with_name("python")), "-c", MACHINE, str(place), str(pytestconfig.rootpath)]
     subprocess.run(words, env=run.environment, check=True)
     return run

@@ -30,7 +30,7 @@ with torch.no_grad(), quiet():
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     place = tmp_path_factory.mktemp("machine")
-    run = CommandLine(place / "home", cwd=place)
+    run = CommandLine(place / "home", cwd=place, forked=True)
     python = str(SCRIPT.with_name("python"))
     subprocess.run([python, "-c", TWO_MODELS, str(place)], env=run.environment, check=True)
     return run

@@ -31,8 +31,7 @@ add_base("tiny", str(write_tiny("llama", Path(sys.argv[1]), layers=1)), scheme_b
 def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """A tiny base, and a few rows to train on."""
     place = tmp_path_factory.mktemp("machine")
-    # Another thread costs more than it computes on a base as small as this.
-    run = CommandLine(place / "home", cwd=place, variables={"OMP_NUM_THREADS": "1"})
+    run = CommandLine(place / "home", cwd=place, forked=True)
     python = str(SCRIPT.with_name("python"))
     subprocess.run([python, "-c", TINY, str(place / "tiny")], env=run.environment, check=True)
     rows = [json.dumps({"prompt": f"{n} + 1", "completion": str(n + 1)}) for n in range(6)]

@@ -35,7 +35,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """A tiny base, another of its shape, one that drops system messages; and an adapter of the
     first in `trained` and `bare`, where it has no probe."""
     place = tmp_path_factory.mktemp("machine")
-    run = CommandLine(place / "home", cwd=place)
+    run = CommandLine(place / "home", cwd=place, forked=True)
     python = str(SCRIPT.with_name("python"))
     subprocess.run([python, "-c", BASES, str(place / "bases")], env=run.environment, check=True)
     (place / "rows.jsonl").write_text('{"prompt": "안녕", "completion": "hello"}\n')

@@ -28,7 +28,7 @@ add_base("tiny", str(write_tiny("llama", Path(sys.argv[1]))), scheme_by_name("nf
 def machine(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """A tiny base in 4 bits, and a row to train on."""
     place = tmp_path_factory.mktemp("machine")
-    run = CommandLine(place / "home", cwd=place)
+    run = CommandLine(place / "home", cwd=place, forked=True)
     python = str(SCRIPT.with_name("python"))
     subprocess.run([python, "-c", TINY, str(place / "tiny")], env=run.environment, check=True)
     (place / "rows.jsonl").write_text('{"prompt": "안녕", "completion": "hello"}\n')

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adapterhub.domain.layouts import Layout
+from adapterhub.domain.layout import Layout
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.hub.folder import read_folder
 from tests.gpu.conftest import LAYERS

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any, ClassVar
 
 import pytest
 
 from adapterhub.testing.conformance import MethodConformance
+from tests.plugins.places import OTHERS, QUICK
 
 pytestmark = pytest.mark.models
 
 
 class TestBottleneck(MethodConformance):
     method = "bottleneck"
-    bases = tuple(product(("llama", "phi3", "qwen2", "gpt2"), ("bf16", "nf4")))
+    bases = QUICK
+
+
+@pytest.mark.long
+class TestBottleneckOnTheOtherBases(TestBottleneck):
+    bases = OTHERS
 
 
 class TestHoulsby(MethodConformance):

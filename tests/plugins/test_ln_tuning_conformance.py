@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any, ClassVar
 
 import pytest
 
 from adapterhub.testing.conformance import MethodConformance
+from tests.plugins.places import OTHERS, QUICK
 
 pytestmark = pytest.mark.models
 
@@ -16,7 +16,12 @@ pytestmark = pytest.mark.models
 class TestLnTuning(MethodConformance):
     method = "ln_tuning"
     seeded = False
-    bases = tuple(product(("llama", "phi3", "qwen2", "gpt2"), ("bf16", "nf4")))
+    bases = QUICK
+
+
+@pytest.mark.long
+class TestLnTuningOnTheOtherBases(TestLnTuning):
+    bases = OTHERS
 
 
 class TestLnTuningOfOneBlock(MethodConformance):

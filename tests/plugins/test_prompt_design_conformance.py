@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any, ClassVar
 
 import pytest
 
 from adapterhub.testing import MethodConformance
+from tests.plugins.places import OTHERS, QUICK
 
 pytestmark = pytest.mark.models
 
@@ -20,4 +20,9 @@ class TestPromptDesign(MethodConformance):
         "examples": [{"prompt": "dog", "completion": "god"}],
         "template": "Word: {prompt}",
     }
-    bases = tuple(product(("llama", "phi3", "qwen2", "gpt2"), ("bf16", "nf4")))
+    bases = QUICK
+
+
+@pytest.mark.long
+class TestPromptDesignOnTheOtherBases(TestPromptDesign):
+    bases = OTHERS

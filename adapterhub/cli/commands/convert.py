@@ -11,7 +11,7 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
-from adapterhub.domain.layouts import LAYOUTS, Heads, Layout, layout_of
+from adapterhub.domain.layout import LAYOUTS, Heads, Layout, heads_in, layout_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.errors import MismatchError, NotFoundError, UsageError
 
@@ -142,14 +142,13 @@ def _meant_for(
     to be allowed."""
     from adapterhub.domain.match import record_of
     from adapterhub.models.bases import base_for, find_base
-    from adapterhub.models.heads import heads_of
 
     own = member.folder.manifest.base
     if base_name is not None:
         spec = find_base(base_name)
         allowed = _check_alike(member, spec, allow=allow)
         if layout_of(spec.family) == layout:
-            return record_of(spec), heads_of(spec), allowed
+            return record_of(spec), _heads(spec), allowed
     else:
         allowed = ()
         try:
@@ -161,7 +160,14 @@ def _meant_for(
         f"note: {spec.name} stores its layers {layout_of(spec.family)}, so the manifest names the "
         "base by id alone; --base NAME, with the base that this is for, makes it exact"
     )
-    return _by_name(own), heads_of(spec), allowed
+    return _by_name(own), _heads(spec), allowed
+
+
+def _heads(base: BaseSpec) -> Heads | None:
+    from adapterhub.models.base_files import FolderFiles, config_in
+    from adapterhub.models.bases import base_folder
+
+    return heads_in(config_in(FolderFiles(base_folder(base.name))))
 
 
 def _by_name(own: BaseRecord) -> BaseRecord:

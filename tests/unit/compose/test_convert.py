@@ -17,15 +17,14 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from adapterhub.compose.convert import Converted, convert_layout  # noqa: E402
 from adapterhub.compose.members import open_member  # noqa: E402
-from adapterhub.domain.layouts import Heads, Layout  # noqa: E402
+from adapterhub.domain.layout import Heads, Layout  # noqa: E402
 from adapterhub.domain.manifest import WEIGHTS_FILE  # noqa: E402
 from adapterhub.domain.match import record_of  # noqa: E402
 from adapterhub.domain.quantization import scheme_by_name  # noqa: E402
 from adapterhub.errors import AdapterhubError, CapabilityError, MismatchError, UsageError  # noqa: E402
 from adapterhub.hub.folder import read_folder  # noqa: E402
 from adapterhub.hub.verify import verify_folder  # noqa: E402
-from adapterhub.models.bases import add_base, find_base  # noqa: E402
-from adapterhub.models.heads import heads_of  # noqa: E402
+from adapterhub.models.bases import add_base  # noqa: E402
 from adapterhub.models.loader import Base, load_base  # noqa: E402
 from adapterhub.models.quiet import quiet  # noqa: E402
 from adapterhub.runtime.attach import Rack, method_of  # noqa: E402
@@ -288,7 +287,3 @@ def test_factors_keep_their_dtype_and_become_float32_where_scalings_differ(
     key = f"{PREFIX}{ATTENTION}.qkv_proj.lora_B.weight"
     own = state[f"{PREFIX}{ATTENTION}.v_proj.lora_B.weight"].bfloat16().double()
     assert torch.equal(folded[key][96:, 4:], (own * 1.5).float())
-
-
-def test_a_stored_base_tells_its_heads(pair: Pair) -> None:
-    assert heads_of(find_base("fused")) == heads_of(find_base("split")) == HEADS

@@ -9,10 +9,11 @@ from adapterhub.domain.layout import (
     arrangement,
     canonical_digest,
     canonical_names,
-    part_rows,
+    heads_in,
+    section_rows,
 )
 
-HEADS = Heads(query=4, key_value=2, width=8)
+HEADS = Heads(queries=4, groups=2)
 ATTENTION = "layers.0.self_attn"
 MLP = "layers.0.mlp"
 SPLIT = {
@@ -65,9 +66,25 @@ def test_a_tied_head_may_be_repeated_and_buffers_stored() -> None:
     assert digest(SPLIT) != digest(without)
 
 
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        ({"num_attention_heads": 4, "num_key_value_heads": 2}, HEADS),
+        ({"text_config": {"num_attention_heads": 4, "num_key_value_heads": 2}}, HEADS),
+        ({"num_attention_heads": 4}, Heads(queries=4, groups=4)),
+        ({"n_head": 4}, None),
+        ({"num_attention_heads": "4"}, None),
+        ({"num_attention_heads": 2, "num_key_value_heads": 4}, None),
+        ({"text_config": 3}, None),
+    ],
+)
+def test_a_config_tells_its_heads(config: dict[str, object], heads: Heads | None) -> None:
+    assert heads_in(config) == heads
+
+
 def test_what_cannot_be_divided_has_no_form() -> None:
     assert canonical_digest(FUSED, None, tied=False) is None
-    assert canonical_digest(FUSED, Heads(query=4, key_value=4, width=8), tied=False) is None
+    assert canonical_digest(FUSED, Heads(queries=4, groups=4), tied=False) is None
     odd = {f"{MLP}.gate_up_proj.weight": (47, 16)}
     assert canonical_digest(odd, HEADS, tied=False) is None
 
@@ -75,7 +92,7 @@ def test_what_cannot_be_divided_has_no_form() -> None:
 def test_rows_are_in_the_order_of_the_names() -> None:
     name = f"model.{ATTENTION}.qkv_proj.weight"
     assert canonical_names(name) == tuple(f"{ATTENTION}.{p}_proj.weight" for p in "qkv")
-    assert part_rows(name, 64, HEADS) == (32, 16, 16)
+    assert section_rows(64, 3, HEADS) == (32, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,9 @@ def test_of_equal_bases_the_scheme_it_was_trained_on_is_taken(own_home: Path) ->
 
 def test_another_revision_of_the_same_name_is_refused(own_home: Path) -> None:
     keep(SPEC)
-    with pytest.raises(MismatchError, match=r"made for acme/tiny; .* same shape and other weights"):
+    with pytest.raises(
+        MismatchError, match=r"made for acme/tiny, but .* same shape and other weights"
+    ):
         base_for(BaseRecord(id="acme/tiny", fingerprint=print_of("other", "other")))
 
 
