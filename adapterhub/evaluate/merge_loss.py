@@ -112,7 +112,7 @@ def measure_written(
             hint="a wider type may hold its weights: float32",
         )
     effect = Heard(without=there.without, having=found, lengths=there.lengths)
-    replay = compare(attached.probe, effect, {})
+    replay = compare(attached.probe, effect, {}, spec=engine.base.spec)
     if replay is None:
         raise TypeError("a probe of a moment ago is of other prompts")
     return Form(
