@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from adapterhub.errors import UsageError
+
+
+def named(
+    refs: tuple[str, ...], stored: str | None, *, changes: Iterable[object]
+) -> tuple[str, ...]:
+    """What is to be put together. Raises UsageError for nothing, and where `--from`, which is the
+    whole of it, is not alone."""
+    if stored is None:
+        if not refs:
+            raise UsageError(
+                "there is nothing to put together",
+                hint="name adapters, or a composition: adapterhub stack --from composition.toml",
+            )
+        return refs
+    if refs or any(change is not None for change in changes):
+        raise UsageError(
+            f"--from {stored} says everything itself",
+            hint=f"leave the rest out, or change it: adapterhub stack {stored} --rank 8 -o DIR",
+        )
+    return (stored,)
 
 
 def strategy_options(pairs: Sequence[str], **named: float | None) -> dict[str, float]:

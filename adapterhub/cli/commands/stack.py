@@ -12,7 +12,7 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
 from adapterhub.cli.output import Output, megabytes
-from adapterhub.cli.stack_options import strategy_options, weight_list
+from adapterhub.cli.stack_options import named, strategy_options, weight_list
 from adapterhub.domain.composition import ALIASES
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.plugin.catalog import catalog
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Put several adapters together.")
-@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.argument("refs", nargs=-1, metavar="REF...")
+@click.option(
+    "--from",
+    "stored",
+    metavar="REF",
+    help="In the place of REFs: what a composition.toml says, and nothing else.",
+)
 @click.option(
     "--strategy",
     metavar="NAME",
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
 def stack(
     *,
     refs: tuple[str, ...],
+    stored: str | None,
     strategy: str | None,
     weights: str | None,
     rank: int | None,
@@ -82,6 +89,8 @@ def stack(
     sequential, each changes what those named before it made.
     """
     say = Output(as_json=as_json)
+    given = strategy_options(pairs, keep=keep, density=density, seed=seed)
+    refs = named(refs, stored, changes=(strategy, weights, rank, *given))
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import Plan, make_plan, settle
 
@@ -92,15 +101,14 @@ def stack(
     # A slip in the name is found before torch is imported to look at the tensors.
     wanted = ALIASES.get(strategy or "", strategy)
     record = catalog().strategies[wanted or subject.strategy]
-    stored = record.name == subject.strategy
-    given = strategy_options(pairs, keep=keep, density=density, seed=seed)
+    same = record.name == subject.strategy
     target = out or Path(COMPOSITION_FILE)
     decide = settle if target.suffix == ".toml" else make_plan
     plan = decide(
         [outline(member) for member in members],
         strategy=record,
-        rank=rank or (subject.rank if stored and keep is None else None),
-        options={**(subject.options if stored and rank is None else {}), **given},
+        rank=rank or (subject.rank if same and keep is None else None),
+        options={**(subject.options if same and rank is None else {}), **given},
         allow=allowed,
     )
     if base_name is not None:
