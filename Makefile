@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-long fuzz check bench crashes faults clean
+.PHONY: setup demo test test-long fuzz check bench bench-compose crashes faults clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,12 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.stacking
+
+# With a GPU as well: make bench-compose DEVICE=cuda
+DEVICE ?= cpu
+
+bench-compose: setup
+	$(BIN)/python -m tests.bench.composing --device $(DEVICE)
 
 crashes: setup
 	$(BIN)/python -m tests.bench.crashes

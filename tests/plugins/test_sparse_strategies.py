@@ -41,6 +41,7 @@ def combine(name: str, patches: Sequence[Affine], weights: Sequence[float], **ho
     return dense(load_target(catalog().strategies[name].target)(patches, weights, **how))
 
 
+WEIGHTS_OF_TWO = [1.0, 0.5]
 PATCHES, WEIGHTS = [patch(1), patch(2, 7, scaling=0.5), patch(3, 2)], [1.0, -0.5, 2.0]
 
 
@@ -215,6 +216,45 @@ def test_knots_is_ties_on_the_right_singular_vectors_of_all_deltas_side_by_side(
     expected = U * S @ (sum(agree) / count)
     found = combine("knots", patches, [1.0, 1.0], density=0.4, rank=None)
     assert apart(found, expected) < 1e-8
+
+
+EVERY = sorted(set(catalog().strategies) - {"sequential"})
+# In coordinates that all adapters share, what is large depends on who shares them.
+SHARED = {"knots", "core_space"}
+
+
+def settings(name: str) -> dict[str, Any]:
+    record = catalog().strategies[name]
+    how: dict[str, Any] = {"rank": None if record.exact or name == "slerp" else FULL}
+    return {**how, "density": 1.0} if name in SHARED else how
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_weight_of_zero_leaves_the_others_as_they_are(name: str) -> None:
+    one, other = patch(1), patch(2, 7)
+    found = combine(name, [one, other], [1.0, 0.0], **settings(name))
+    alone = dense(one) if name == "slerp" else combine(name, [one], [1.0], **settings(name))
+    assert apart(found, alone) < 1e-9
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_order_of_the_adapters_means_nothing(name: str) -> None:
+    patches, weights = ([patch(1), patch(2, 7)], [1.0, 0.5])
+    found = combine(name, patches, weights, **settings(name))
+    turned = combine(name, patches[::-1], weights[::-1], **settings(name))
+    assert apart(turned, found) < 1e-9
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
+    made = [
+        load_target(catalog().strategies[name].target)(
+            PATCHES[:2], WEIGHTS_OF_TWO, **settings(name)
+        )
+        for _ in range(2)
+    ]
+    assert torch.equal(made[0].A, made[1].A)
+    assert torch.equal(made[0].B, made[1].B)
 
 
 def test_slerp_walks_the_arc_between_two_deltas() -> None:

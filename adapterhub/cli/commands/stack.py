@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     help="A folder for one merged adapter, or a .toml file; default: ./composition.toml.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what -o names.")
+@click.option("--device", default="cpu", show_default=True, help="Where to merge.")
 @allow_option
 @base_option
 @dry_run_option
@@ -78,6 +79,7 @@ def stack(
     allow: tuple[str, ...],
     base_name: str | None,
     overwrite: bool,
+    device: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -120,7 +122,7 @@ def stack(
     if base_name is not None:
         base, plan = _replayed(members, plan, base_name, say, allow=allowed)
     if isinstance(plan, Plan) and target.suffix != ".toml":
-        _merge(members, plan, target, say, base=base, overwrite=overwrite)
+        _merge(members, plan, target, say, base=base, overwrite=overwrite, device=device)
     else:
         _write_file(members, plan, target, say, overwrite=overwrite)
 
@@ -248,13 +250,21 @@ def _merge(
     *,
     base: Base | None,
     overwrite: bool,
+    device: str,
 ) -> None:
     from adapterhub.compose.executor import merge
+    from adapterhub.models.loader import check_device
 
+    check_device(device)
     with out.progress(unit="modules") as bar:
         line = bar.add_task("stacking", total=len(plan.steps), note="")
         merged = merge(
-            members, plan, target, overwrite=overwrite, on_step=lambda _: bar.advance(line)
+            members,
+            plan,
+            target,
+            overwrite=overwrite,
+            device=device,
+            on_step=lambda _: bar.advance(line),
         )
     if base is not None:
         from adapterhub.trust.record import record_probe
