@@ -218,7 +218,7 @@ def test_knots_is_ties_on_the_right_singular_vectors_of_all_deltas_side_by_side(
     assert apart(found, expected) < 1e-8
 
 
-EVERY = sorted(set(catalog().strategies) - {"sequential"})
+EVERY = [e.record.name for e in catalog().strategies if e.record.name != "sequential"]
 # In coordinates that all adapters share, what is large depends on who shares them.
 SHARED = {"knots", "core_space"}
 
