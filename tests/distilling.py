@@ -63,7 +63,7 @@ class Run:
 @contextmanager
 def learning(base: Base, **more: Any) -> Iterator[Run]:
     asked, rack = recipe(base, **more), Rack(base)
-    with open_objective(asked, base, rack, student=SLOT) as objective:
+    with open_objective(asked, base, rack, student=SLOT) as (objective, _):
         run = Run(base, objective, rack, asked)
         yield run
     rack.detach(SLOT)

@@ -42,6 +42,7 @@ def search_rate(
     overwrite: bool,
     restart: bool,
     keep: bool,
+    allow: frozenset[str],
     say: Output,
 ) -> RateFound:
     """Search with a progress bar and show what was found."""
@@ -58,6 +59,7 @@ def search_rate(
             overwrite=overwrite,
             restart=restart,
             keep=keep,
+            allow=allow,
             say=say.say,
             watch=lambda done, of, what: bar.update(line, completed=done, total=of, note=what),
         )

@@ -10,7 +10,14 @@ from pathlib import PurePath
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
-from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Parent, Result
+from adapterhub.domain.manifest import (
+    CONVERSIONS,
+    MERGED,
+    BaseRecord,
+    Manifest,
+    Parent,
+    Result,
+)
 from adapterhub.domain.match import BaseMatch, base_text, match_base
 from adapterhub.errors import NotFoundError, PluginError
 from adapterhub.hub.folder import COMPOSITION_METHOD, has_tensors
@@ -44,8 +51,7 @@ def summary(
     """(label, text) of each line; what is not known is said to be unknown or left out."""
     record = manifest.base
     scheme = str(record.scheme) if record.scheme else "an unknown precision"
-    made = "written for" if has_tensors(manifest.method) is False else "trained on"
-    yield "base", f"{base_text(record)} · {made} {scheme}"
+    yield "base", f"{base_text(record)} · {_made_on(manifest.method)} {scheme}"
     yield from (("have it?", line) for line in _have(record, bases))
     if facts.get("commit"):
         yield "revision", f"{facts['commit'][:12]} on {facts['remote']}"
@@ -57,10 +63,16 @@ def summary(
     yield "effect", _effect(manifest)
     if manifest.allowed:
         yield "allowed", f"its maker switched off: {', '.join(manifest.allowed)}"
-    if manifest.method != COMPOSITION_METHOD:
+    if manifest.method not in (COMPOSITION_METHOD, MERGED):
         yield "plugin", _plugin(manifest.method)
     if "installed" in facts:
         yield "here", facts["installed"] or "no"
+
+
+def _made_on(method: str) -> str:
+    if method == MERGED:
+        return "merged into its weights as they are in"
+    return "written for" if has_tensors(method) is False else "trained on"
 
 
 def _have(record: BaseRecord, bases: Judged) -> Iterator[str]:
@@ -80,6 +92,8 @@ def _maker(manifest: Manifest) -> str:
     if has_tensors(manifest.method) is False:
         chosen = recipe.get("choose")
         how = f"design, {chosen} examples chosen from {recipe.get('data')}" if chosen else "design"
+    if manifest.method == MERGED:
+        how = f"merging ({manifest.strategy}), stored as {recipe.get('into', 'unknown')}"
     return f"{how or _derived(manifest.strategy)} · {manifest.written_by or 'unknown'}"
 
 
@@ -116,7 +130,11 @@ def _result(result: Result) -> str:
 
 
 def _effect(manifest: Manifest) -> str:
-    """As it was where it was made; whether it is the same elsewhere is for `verify`."""
+    """As it was where it was made; whether it is the same elsewhere is for `verify`. A whole
+    model has no base to be replayed on."""
+    if manifest.method == MERGED:
+        measured = (manifest.recipe or {}).get("measured")
+        return "its card says what merging lost" if measured else "what merging lost is unmeasured"
     probe = manifest.probe
     if probe is None:
         return "not recorded; adapterhub verify --base NAME measures it"

@@ -58,6 +58,7 @@ def find_rate(
     say: Callable[[str], None] = lambda _: None,
     watch: Callable[[int, int, str], None] = lambda done, of, what: None,
     base: Base | None = None,
+    allow: frozenset[str] = frozenset(),
 ) -> Searched:
     """Search round `start`, or round the usual rate, for a run into `out`; unless `restart`, a
     result that was kept is used. Without `keep` nothing beside `out` is read, written or removed.
@@ -72,7 +73,7 @@ def find_rate(
     make_objective(recipe)
     config = method_of(recipe.method).new_config(spec, recipe.options)
     rows = rows_of(recipe, say=say)
-    teacher = named_teacher(recipe, spec)
+    teacher = named_teacher(recipe, spec, allow=allow)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
     memory = _Memory(checkpoint=checkpoint, start=start)
     with checkpoint.alone() if keep else nullcontext():
@@ -102,7 +103,8 @@ def _search(
     watch: Callable[[int, int, str], None],
 ) -> Found:
     rack = Rack(base)
-    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as objective:
+    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as opened:
+        objective, _ = opened
         train = tuple(examples_of(recipe, base, objective, rows.items, recipe.data))
         if recipe.eval_data is not None:
             found = examples_of(recipe, base, objective, rows.eval_items, recipe.eval_data)

@@ -12,7 +12,7 @@ from typing import Any
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.lineage import TAUGHT_BY
-from adapterhub.domain.match import another_base, match_base, record_of
+from adapterhub.domain.match import WRONG_BASE, another_base, match_base, record_of
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.refs import Ref
 from adapterhub.errors import UsageError
@@ -26,11 +26,13 @@ from adapterhub.runtime.subjects import Fetched, Subject, resolve_subject
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedTeacher:
-    """Adapters on the base `spec`, or that base alone; `shared` if it is the student's own."""
+    """Adapters on the base `spec`, or that base alone; `shared` if it is the student's own. What is
+    wrong with the adapters and in `allow` does not keep them from teaching."""
 
     subject: Subject | None
     spec: BaseSpec
     shared: bool
+    allow: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -45,6 +47,15 @@ class NamedTeacher:
         adapters = sorted([member.identity, member.weight] for member in members)
         strategy = self.subject.strategy if self.subject is not None else ""
         return digest_of([self.spec.fingerprint.content, str(self.spec.scheme), strategy, adapters])
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """What had to be allowed so far: now, or when its adapters themselves were made."""
+        members = self.subject.members if self.subject is not None else ()
+        records = [member.folder.manifest for member in members]
+        wrong = any(not match_base(record.base, self.spec).fits for record in records)
+        before = (code for record in records for code in record.allowed)
+        return frozenset([*before, *[WRONG_BASE] * wrong])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -72,26 +83,29 @@ class NamedTeacher:
         return made
 
 
-def named_teacher(recipe: Recipe, student: BaseSpec) -> NamedTeacher | None:
+def named_teacher(
+    recipe: Recipe, student: BaseSpec, *, allow: frozenset[str] = frozenset()
+) -> NamedTeacher | None:
     """The recipe's adapters on its other base, or on the student's; None for a trainer without.
 
     Raises UsageError when teacher and student are one, MismatchError for an adapter made for
-    another base than the teacher's, and what finding, pulling and verifying raise.
+    another base than the teacher's, and what finding, pulling and verifying raise, in so far as it
+    is not in `allow`.
     """
     if not catalog().trainers[recipe.trainer].teacher:
         return None
-    subject = resolve_subject(recipe.teacher, _fetch) if recipe.teacher else None
+    subject = resolve_subject(recipe.teacher, _fetch, allow=allow) if recipe.teacher else None
     named = recipe.teacher_base
     shared = named is None or named == student.name
     spec = student if shared or named is None else find_base(named)
     if subject is not None:
-        _check_made_for(subject, spec)
+        _check_made_for(subject, spec, allow=allow)
     elif shared:
         raise UsageError(
             f"teacher and student are the same, the bare base {spec.name}",
             hint="name adapters to learn from (--teacher REF) or another --teacher-base",
         )
-    return NamedTeacher(subject=subject, spec=spec, shared=shared)
+    return NamedTeacher(subject=subject, spec=spec, shared=shared, allow=allow)
 
 
 def taught_by(teacher: NamedTeacher | None) -> Mapping[str, Any]:
@@ -99,17 +113,18 @@ def taught_by(teacher: NamedTeacher | None) -> Mapping[str, Any]:
     return {} if teacher is None else {TAUGHT_BY: teacher.record}
 
 
-def _check_made_for(subject: Subject, spec: BaseSpec) -> None:
+def _check_made_for(subject: Subject, spec: BaseSpec, *, allow: frozenset[str]) -> None:
     for member in subject.members:
         record = member.folder.manifest.base
         found = match_base(record, spec)
-        if not found.fits:
+        if not found.fits and WRONG_BASE not in allow:
             raise another_base(
                 f"the teacher {member.ref}",
                 record,
                 spec,
                 found,
                 hint="name its own base: --teacher-base NAME (see `adapterhub base list`)",
+                beside=f"; or go on with --allow {WRONG_BASE}",
             )
 
 

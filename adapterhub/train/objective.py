@@ -53,10 +53,11 @@ def open_objective(
     student: str,
     teacher: NamedTeacher | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[Objective]:
+) -> Iterator[tuple[Objective, tuple[str, ...]]]:
     """The objective for a run on `base`, whose adapter is, or will be, in the slot `student` of
-    `rack`; `teacher` is the recipe's if it was found before. The teacher leaves when the block
-    ends, and before the student does or after it."""
+    `rack`; `teacher` is the recipe's if it was found before. Beside it, what is wrong with the
+    teacher's adapters and was allowed. The teacher leaves when the block ends, and before the
+    student does or after it."""
     make_objective(recipe)
     named = teacher or named_teacher(recipe, base.spec)
     with ExitStack() as stack:
@@ -64,4 +65,4 @@ def open_objective(
         if named is not None:
             opened = open_teacher(named, base, rack, student=student, say=say)
             stack.callback(opened.close)
-        yield make_objective(recipe, teacher=opened)
+        yield make_objective(recipe, teacher=opened), opened.allowed if opened is not None else ()

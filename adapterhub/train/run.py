@@ -77,9 +77,11 @@ def train_adapter(
     say: Callable[[str], None] = lambda _: None,
     base: Base | None = None,
     golden: int = 0,
+    allow: frozenset[str] = frozenset(),
 ) -> Trained:
     """Train by the recipe and write the adapter to `out`; a loaded `base` is used if given, and
     `files` are put beside the adapter's own. Its probe is recorded, and `golden` of its answers.
+    A teacher is verified first; what is wrong with it and in `allow` is remembered instead.
 
     A run that was stopped is InterruptedRunError, writes nothing to `out`, and goes on where it was
     when it is called again, unless `restart`. One that diverged is saved as of its last good step,
@@ -94,7 +96,7 @@ def train_adapter(
     config = method_of(recipe.method).new_config(spec, recipe.options)
     rows = rows_of(recipe, say=say)
     samples = chosen_samples(recipe, rows, golden)
-    teacher = named_teacher(recipe, spec)
+    teacher = named_teacher(recipe, spec, allow=allow)
     checkpoint = checkpoint_of(recipe, out, spec, config, rows, teacher=teacher)
     # Open the folder first: an hour of training must not end at a disk that refuses it.
     with checkpoint.alone(), staged_folder(out, overwrite=overwrite) as folder:
@@ -121,6 +123,7 @@ def train_adapter(
             data_sha256=rows.sha256,
             outcome=fitted.outcome,
             facts=taught_by(teacher),
+            allowed=fitted.allowed,
         )
         manifest = prove(folder, base, manifest, name=out.absolute().name, golden=samples, say=say)
         for name, data in files.items():
@@ -176,12 +179,13 @@ def checkpoint_of(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fitted:
-    """An adapter after its training, taken off the base."""
+    """An adapter after its training, taken off the base, and what of its teacher's was allowed."""
 
     outcome: Outcome
     config: Mapping[str, Any]
     state: Mapping[str, Any]
     parameters: int
+    allowed: tuple[str, ...]
 
 
 def _fitted(
@@ -198,7 +202,8 @@ def _fitted(
     """Attach, train, take the adapter off again."""
     check_targets(config, base)
     rack = Rack(base)
-    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as objective:
+    with open_objective(recipe, base, rack, student=SLOT, teacher=teacher, say=say) as opened:
+        objective, allowed = opened
         examples = examples_of(recipe, base, objective, rows.items, recipe.data)
         eval_examples = examples_of(
             recipe, base, objective, rows.eval_items, recipe.eval_data or ""
@@ -224,6 +229,7 @@ def _fitted(
                 config=adapter.config,
                 state=adapter.state() if outcome.steps else {},
                 parameters=sum(tensor.numel() for tensor in adapter.parameters().values()),
+                allowed=allowed,
             )
         finally:
             rack.detach(SLOT)

@@ -52,9 +52,10 @@ def save_adapter(
     data_sha256: str,
     outcome: Outcome,
     facts: Mapping[str, Any] = MappingProxyType({}),
+    allowed: tuple[str, ...] = (),
 ) -> Manifest:
     """Write into `folder`, as an adapter of `method`, with which the recipe's stores what it made.
-    The manifest's recipe says `facts` of the run as well.
+    The manifest's recipe says `facts` of the run as well, and the manifest what was `allowed`.
 
     Raises TrainingError for a state that is not finite.
     """
@@ -70,6 +71,7 @@ def save_adapter(
         recipe={**published(recipe), **_facts(outcome), **facts},
         data_sha256=data_sha256,
         written_by=f"adapterhub {__version__}",
+        allowed=allowed,
     )
     broken = next((key for key, tensor in state.items() if not torch.isfinite(tensor).all()), None)
     if broken:

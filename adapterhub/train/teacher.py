@@ -21,8 +21,10 @@ from adapterhub.models.chat import Chat
 from adapterhub.models.loader import Base, load_base
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import Rack
+from adapterhub.runtime.engine import ReferenceEngine
 from adapterhub.runtime.subjects import attach_subject
 from adapterhub.train.named_teacher import NamedTeacher
+from adapterhub.trust.attached import check_members
 
 
 def open_teacher(
@@ -34,27 +36,33 @@ def open_teacher(
     say: Callable[[str], None] = lambda _: None,
 ) -> StoredTeacher:
     """The named adapters on their base, which is loaded unless it is the student's `base`, whose
-    `rack` has or will have the student in the slot `student`."""
+    `rack` has or will have the student in the slot `student`.
+
+    Raises what attaching raises, and for an adapter that changes nothing, or whose effect is not
+    that of its probe, NoEffectError and MismatchError, unless the teacher was named to be allowed
+    it.
+    """
     subject, shared = named.subject, named.shared
     mine = base if shared else load_base(named.spec, device=base.device)
     own = rack if shared else Rack(mine)
     before = frozenset(own.attached)
     with ExitStack() as undo:
         undo.callback(_detach_new, own, before)
-        slots = attach_subject(own, subject) if subject is not None else ()
+        teacher = StoredTeacher(
+            name=named.name,
+            digest=named.digest,
+            tokenizer=mine.tokenizer,
+            vocabulary=int(mine.model.config.get_text_config().vocab_size),
+            slots=attach_subject(own, subject) if subject is not None else (),
+            sequential=subject is not None and subject.strategy == "sequential",
+            student=student if shared else None,
+            _before=before,
+            _stop_ids=mine.stop_ids,
+            _rack=own,
+        )
+        codes = _check(teacher, named, mine.chat, say)
+        teacher.allowed = tuple(sorted({*named.allowed, *codes}))
         undo.pop_all()
-    teacher = StoredTeacher(
-        name=named.name,
-        digest=named.digest,
-        tokenizer=mine.tokenizer,
-        vocabulary=int(mine.model.config.get_text_config().vocab_size),
-        slots=slots,
-        sequential=subject is not None and subject.strategy == "sequential",
-        student=student if shared else None,
-        _before=before,
-        _stop_ids=mine.stop_ids,
-        _rack=own,
-    )
     say(f"learning from {teacher.name}" + (", on the student's own base" if shared else ""))
     return teacher
 
@@ -64,7 +72,8 @@ class StoredTeacher:
     """`adapterhub.domain.protocols.Teacher` over a base and the adapters in `slots`.
 
     Beside them, its rack holds the adapter in the slot `student`, or none: that one is silent while
-    the teacher is asked, and at weight 1 again afterwards.
+    the teacher is asked, and at weight 1 again afterwards. `allowed` are the codes of what is wrong
+    with the adapters and was allowed.
     """
 
     name: str
@@ -77,6 +86,7 @@ class StoredTeacher:
     _before: frozenset[str]
     _stop_ids: frozenset[int]
     _rack: Rack | None = field(repr=False)
+    allowed: tuple[str, ...] = ()
 
     @property
     def rack(self) -> Rack:
@@ -188,6 +198,21 @@ class _TeacherChat:
 
     def answer_ids(self, messages: Sequence[Message], answer: str) -> list[int]:
         return self.chat.answer_ids(self.teacher.rewritten(messages), answer)
+
+
+def _check(
+    teacher: StoredTeacher, named: NamedTeacher, chat: Chat, say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Its adapters' effect and probe; the codes that had to be allowed. None of them takes part
+    afterwards, and the student as before."""
+    if named.subject is None:
+        return ()
+    rack, members = teacher.rack, named.subject.members
+    with teacher._silent_student(), _evaluating(rack.base.model):
+        try:
+            return check_members(ReferenceEngine(rack, chat), members, allow=named.allow, say=say)
+        finally:
+            rack.activate(())
 
 
 @contextmanager

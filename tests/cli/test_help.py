@@ -14,7 +14,8 @@ OPTIONS = {
     "run": "--system --compare --max-new-tokens --temperature --top-p --seed --base --device "
     "--json",
     "train": "--base --data --out --method --trainer --rank --alpha --dropout --targets --steps "
-    "--batch-size --accumulate --lr --schedule --max-length --seed --overwrite --device --json",
+    "--batch-size --accumulate --lr --schedule --max-length --seed --overwrite --allow --device "
+    "--json",
     "design": "--out --base --system --template --example --examples --choose --data --score "
     "--trials --validate --seed --overwrite --device --json",
     "eval": "--task --limit --seed --base --device --json",

@@ -66,6 +66,12 @@ def test_a_merged_folder_needs_no_adapterhub_and_says_what_it_lost(machine: Comm
     assert [line.partition("  ")[0] for line in lines[2:]] == ["attached", "merged, bf16"]
     assert "note: tiny holds nf4 weights: what is merged is what these bits stand for" in done.err
     assert done.err.splitlines()[-1] == "next: adapterhub base add NAME plain"
+    shown = machine.ok("show", "./plain").out
+    assert "merged into its weights as they are in nf4" in shown
+    assert "made by   merging (linear), stored as bf16 · adapterhub" in shown
+    assert "effect    its card says what merging lost" in shown
+    untrue = ("trained on", "stacking", "verify --base", "plugin")
+    assert [words for words in untrue if words in shown] == []
     asked = machine("run", "./plain", "hello")
     assert (asked.code, asked.complaint) == (
         12,

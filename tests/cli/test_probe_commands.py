@@ -124,6 +124,25 @@ def test_a_wrong_base_of_the_same_shape_is_refused_with_figures_and_remembered_i
     assert "probe" in made
 
 
+def test_a_teacher_that_is_not_what_it_was_is_refused_and_remembered_if_allowed(
+    machine: CommandLine,
+) -> None:
+    words = (
+        "--base", "twin", "--data", "rows.jsonl", "--trainer", "distill", "--teacher", "./trained",
+        "--batch-size", "1", "--steps", "1", "-O", "rank=2", "--device", "cpu",
+    )  # fmt: skip
+    done = machine("train", *words, "-o", "never", "--allow", "wrong-base")
+    assert done.code == 5
+    assert "./trained: it does not do what it did when it was made" in done.complaint[0]
+    assert "--allow probe-mismatch" in done.complaint[1]
+    allowed = ("--allow", "wrong-base", "--allow", "probe-mismatch")
+    machine.ok("train", *words, "-o", "taught", *allowed)
+    assert manifest_of(machine, "taught")["allowed"] == ["probe-mismatch", "wrong-base"]
+    # A recipe file says nothing of what is allowed, so that goes beside it.
+    assert machine("train", "taught/recipe.toml", "-o", "again").code == 5
+    machine.ok("train", "taught/recipe.toml", "-o", "again", *allowed)
+
+
 def test_a_template_that_drops_a_system_message_is_said_aloud(machine: CommandLine) -> None:
     said = "note: the chat template of deaf leaves system messages out"
     designed = machine.ok("design", "-o", "words", "--base", "deaf", "--system", "Be brief.")

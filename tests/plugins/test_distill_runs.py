@@ -11,16 +11,25 @@ from typing import Any
 import pytest
 
 from adapterhub.domain.digest import sha256_hex
-from adapterhub.errors import InterruptedRunError, UsageError
-from adapterhub.formats.manifest import decode_manifest
+from adapterhub.errors import (
+    InterruptedRunError,
+    MismatchError,
+    NoEffectError,
+    UsageError,
+    VerificationError,
+)
+from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.recipe_file import decode_recipe
+from adapterhub.hub.folder import adapter_digest, read_folder
 from adapterhub.hub.verify import verify_folder
 from adapterhub.models.loader import Base
 from adapterhub.testing.practice import ROWS
 from adapterhub.testing.tiny import add_tiny_base
+from adapterhub.train.find_rate import find_rate
 from adapterhub.train.run import train_adapter
+from adapterhub.trust.record import record_probe
 from tests.distilling import recipe
-from tests.other_bases import store_lora
+from tests.other_bases import add_wide_base, store_lora
 
 pytestmark = pytest.mark.models
 
@@ -140,3 +149,84 @@ def test_whatever_is_trained_can_be_taught(
     asked = replace(recipe(base, steps=6, teacher=teacher, method=method), data=str(rows))
     steps = train_adapter(asked, tmp_path / "out", base=base).outcome.steps
     assert steps[-1].loss < steps[0].loss
+
+
+# --- a teacher is asked for its effect before it teaches ----------------------------------------
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    """Change the config, and have the probe belong to it as if a tool had copied it over."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    found = read_folder(folder)
+    assert found.manifest.probe is not None
+    probe = replace(found.manifest.probe, adapter=adapter_digest(folder, found.config))
+    manifest = encode_manifest(replace(found.manifest, probe=probe))
+    (folder / "adapterhub.json").write_bytes(manifest)
+
+
+def scaled(folder: Path, factor: float) -> None:
+    """Every B of a LoRA times `factor`, of which nothing in its config tells."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    state = {k: v * factor if "lora_B" in k else v for k, v in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def test_a_teacher_edited_after_its_probe_is_refused_before_any_step_unless_allowed(
+    nf4: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    record_probe(store_lora(nf4, tmp_path / "other", seed=2), nf4, name="other")
+    other = tmp_path / "other"
+    alpha = json.loads((other / "adapter_config.json").read_text())["lora_alpha"]
+    edited(other, lora_alpha=100 * alpha)
+    asked = replace(recipe(nf4, steps=2, teacher=f"{teacher}+0.5*{other}"), data=str(rows))
+    steps: list[Any] = []
+    with pytest.raises(MismatchError, match="other: it does not do what it did") as caught:
+        train_adapter(asked, tmp_path / "out", base=nf4, on_step=steps.append)
+    assert "--allow probe-mismatch" in (caught.value.hint or "")
+    with pytest.raises(MismatchError, match="other: it does not do what it did"):
+        find_rate(asked, tmp_path / "out", base=nf4)
+    assert steps == []
+    assert not (tmp_path / "out").exists()
+    said: list[str] = []
+    allow = frozenset({"probe-mismatch"})
+    trained = train_adapter(asked, tmp_path / "out", base=nf4, allow=allow, say=said.append)
+    assert trained.manifest.allowed == ("probe-mismatch",)
+    stored = decode_manifest((tmp_path / "out" / "adapterhub.json").read_bytes())
+    assert stored.allowed == ("probe-mismatch",)
+    assert any(line.startswith(f"note: {other}: it does not do") for line in said)
+    # Whoever learns from that one in turn inherits what was allowed of it.
+    asked = replace(recipe(nf4, steps=1, teacher=str(trained.folder)), data=str(rows))
+    assert train_adapter(asked, tmp_path / "next", base=nf4).manifest.allowed == stored.allowed
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-12])
+def test_a_teacher_that_changes_nothing_is_refused_unless_allowed(
+    factor: float, nf4: Base, teacher: str, rows: Path, tmp_path: Path
+) -> None:
+    """By its bytes where they are zero, else by asking it."""
+    kind = NoEffectError if factor else VerificationError
+    scaled(Path(teacher), factor)
+    asked = replace(recipe(nf4, steps=1, teacher=teacher), data=str(rows))
+    steps: list[Any] = []
+    with pytest.raises(kind, match=r"changes nothing|no effect|zero"):
+        train_adapter(asked, tmp_path / "out", base=nf4, on_step=steps.append)
+    assert steps == []
+    allow = frozenset({"no-effect"})
+    trained = train_adapter(asked, tmp_path / "out", base=nf4, allow=allow)
+    assert trained.manifest.allowed == ("no-effect",)
+
+
+def test_a_teacher_made_for_another_base_teaches_only_if_that_is_allowed_and_remembered(
+    base: Base, home: Path, rows: Path, tmp_path: Path
+) -> None:
+    wide = add_wide_base(home, name="wide", hidden=64)
+    elsewhere = str(store_lora(wide, tmp_path / "elsewhere", seed=1))
+    asked = replace(recipe(base, steps=1, teacher=elsewhere), data=str(rows))
+    with pytest.raises(MismatchError, match="was made for wide") as caught:
+        train_adapter(asked, tmp_path / "out", base=base)
+    assert "--allow wrong-base" in (caught.value.hint or "")
+    trained = train_adapter(asked, tmp_path / "out", base=base, allow=frozenset({"wrong-base"}))
+    assert trained.manifest.allowed == ("wrong-base",)

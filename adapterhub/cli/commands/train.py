@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterhub.cli.options import device_option, json_option
+from adapterhub.cli.options import allow_option, device_option, json_option
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.cli.rate_search import RateFound, leave_beside, search_rate
 from adapterhub.cli.train_options import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What a recipe file says nothing of.
 _BESIDE_A_RECIPE = (
     "recipe_file", "out", "device", "overwrite", "restart", "find_lr", "find_lr_only", "log",
-    "golden", "as_json",
+    "golden", "allow", "as_json",
 )  # fmt: skip
 _LOGS = ("tensorboard", "trackio")
 
@@ -51,6 +51,7 @@ _LOGS = ("tensorboard", "trackio")
     help="Show N of its answers, to rows it was not trained on.",
 )
 @click.option("--log", type=click.Choice(_LOGS), help="Where each step's figures go as well.")
+@allow_option
 @device_option
 @json_option
 def train(
@@ -60,6 +61,7 @@ def train(
     log: str | None,
     golden: int | None,
     *,
+    allow: tuple[str, ...],
     overwrite: bool,
     restart: bool,
     find_lr: bool,
@@ -89,6 +91,7 @@ def train(
             overwrite=overwrite,
             restart=restart,
             keep=not find_lr_only,
+            allow=frozenset(allow),
             say=say,
         )
         if find_lr_only:
@@ -103,6 +106,7 @@ def train(
             overwrite=overwrite,
             restart=restart,
             golden=golden or 0,
+            allow=frozenset(allow),
             record=record,
             say=say,
         )
@@ -121,6 +125,7 @@ def _train(
     overwrite: bool,
     restart: bool,
     golden: int,
+    allow: frozenset[str],
     record: Callable[[Step], None],
     say: Output,
 ) -> Trained:
@@ -145,6 +150,7 @@ def _train(
             say=say.say,
             base=found.base if found else None,
             golden=golden,
+            allow=allow,
         )
 
 

@@ -243,6 +243,21 @@ def test_an_adapter_that_was_there_before_stays(base: Base, stored: str) -> None
         assert set(rack.attached) == set(slots)
 
 
+def test_a_teacher_that_comes_after_the_student_leaves_it_heard_and_trained(
+    base: Base, stored: str
+) -> None:
+    import torch
+
+    rack = Rack(base)
+    student = attach_student(rack)
+    before = says(base)
+    with teaching(base, rack, teacher=stored) as teacher:
+        assert torch.equal(says(base), before)
+        assert all(tensor.requires_grad for tensor in student.parameters().values())
+        assert teacher.allowed == ()
+    rack.detach(SLOT)
+
+
 def test_another_base_is_freed_when_it_is_given_back(base: Base, home: Path) -> None:
     import weakref
 
