@@ -81,6 +81,7 @@ def write_descriptions(
 
 
 def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
+    limited = {"rank": plan.limit} if plan.limit or plan.options else {}
     return Manifest(
         method="lora",
         config_version=1,
@@ -89,7 +90,7 @@ def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
             Parent(ref=member.ref, weight=member.weight, sha256=member.sha256) for member in members
         ),
         strategy=plan.strategy.name,
-        recipe={"rank": plan.limit, **plan.options} if plan.limit or plan.options else None,
+        recipe={**limited, **plan.options, **plan.searched} or None,
         allowed=remembered(members, plan),
         written_by=f"adapterhub {__version__}",
     )

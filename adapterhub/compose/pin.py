@@ -47,14 +47,20 @@ def write_pinned(path: Path, pinned: PinnedComposition, *, overwrite: bool = Fal
 
     Plain folders are named relative to the file, so that both can be moved together.
     """
-    target = path / COMPOSITION_FILE if path.is_dir() else path
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} already exists", hint="name another file, or add --overwrite")
+    target = free_file(path, overwrite=overwrite)
     terms = tuple(
         term if term.commit else replace(term, ref=_relative(term.ref, target.parent))
         for term in pinned.terms
     )
     atomic_write(target, encode_composition(replace(pinned, terms=terms)))
+    return target
+
+
+def free_file(path: Path, *, overwrite: bool) -> Path:
+    """Where `write_pinned` would write. Raises UsageError if there is something."""
+    target = path / COMPOSITION_FILE if path.is_dir() else path
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} already exists", hint="name another file, or add --overwrite")
     return target
 
 

@@ -53,7 +53,8 @@ class Step:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrangement:
     """Adapters of one base that answer together. `limit` is the rank asked for, None for the
-    strategy's own, `options` its numbers; `allowed` is what was known to be wrong and allowed."""
+    strategy's own, `options` its numbers; `allowed` is what was known to be wrong and allowed,
+    `searched` how the weights were found, for the manifest of what is merged."""
 
     terms: tuple[Term, ...]
     base: BaseRecord
@@ -61,6 +62,7 @@ class Arrangement:
     limit: int | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
+    searched: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """`sequential, A then 0.5*B, attached`."""

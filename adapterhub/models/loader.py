@@ -87,13 +87,13 @@ def load_base(spec: BaseSpec, *, device: str | None = None, dense: bool | None =
 
     Raises FormatError where its files are gone.
     """
+    device = device or best_device()
+    check_device(device)
     if not (base_folder(spec.name) / "config.json").is_file():
         raise FormatError(
             f"the base {spec.name} has lost its files: there is no config.json",
             hint=f"remove it, then add it again: adapterhub base rm {spec.name}",
         )
-    device = device or best_device()
-    check_device(device)
     if dense is None:
         dense = device == "cpu" and dense_fits(
             spec.parameters, bytes_per_parameter=4, available=available_bytes()

@@ -19,8 +19,8 @@ OPTIONS = {
     "design": "--out --base --system --template --example --examples --choose --data --score "
     "--trials --validate --seed --overwrite --device --json",
     "eval": "--task --limit --seed --base --device --json",
-    "stack": "--from --strategy --weights --rank --out --overwrite --device --allow --base "
-    "--dry-run --json",
+    "stack": "--from --strategy --weights --rank --search-weights --task --limit --trials --out "
+    "--overwrite --device --allow --base --dry-run --json",
     "merge": "--into --out --name --lossy --task --text --limit --no-measure --allow --base "
     "--device --json",
     "extract": "--out --rank --targets --overwrite --device --json",

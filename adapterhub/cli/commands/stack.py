@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
-from adapterhub.cli.output import Output, megabytes
+from adapterhub.cli.output import Output
 from adapterhub.cli.stack_options import named, strategy_options, weight_list
+from adapterhub.cli.stack_screen import members_json, rehearse
+from adapterhub.cli.weight_search import (
+    Asked,
+    Searched,
+    asked_for,
+    check_place,
+    search_options,
+    search_weights,
+)
 from adapterhub.domain.composition import ALIASES
 from adapterhub.domain.manifest import COMPOSITION_FILE
 from adapterhub.plugin.catalog import catalog
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
     from adapterhub.compose.executor import Merged
     from adapterhub.compose.members import Member
     from adapterhub.compose.plan import Arrangement, Plan
-    from adapterhub.compose.report import Overlap
     from adapterhub.models.loader import Base
     from adapterhub.runtime.subjects import Subject
 
@@ -52,6 +60,7 @@ if TYPE_CHECKING:
     metavar="KEY=NUMBER",
     help="Another of the strategy's numbers.",
 )
+@search_options
 @click.option(
     "-o",
     "--out",
@@ -82,49 +91,70 @@ def stack(
     device: str,
     dry_run: bool,
     as_json: bool,
+    **searching: Any,
 ) -> None:
     """Put REFs together: write a composition.toml, or with -o DIR one merged adapter.
 
     Each REF may carry a weight, as in user/en2ko-lora*0.8. Adapters of any method can be attached
     side by side, low-rank deltas alone be merged. With --base, each is asked first whether it does
     what it did when it was made, and a merged one gets a probe of its own. With --strategy
-    sequential, each changes what those named before it made.
+    sequential, each changes what those named before it made. --search-weights finds the weights
+    of a linear composition by how likely it makes the answers of a task.
     """
     say = Output(as_json=as_json)
     given = strategy_options(pairs, keep=keep, density=density, seed=seed)
-    refs = named(refs, stored, changes=(strategy, weights, rank, *given))
+    asked = asked_for(searching, base_name)
+    refs = named(refs, stored, changes=(strategy, weights, rank, asked, *given))
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import Plan, make_plan, settle
 
     allowed = frozenset(allow)
     base: Base | None = None
     subject = _subject(refs, weights, say, allow=allowed)
-    members = subject.members
     # A slip in the name is found before torch is imported to look at the tensors.
     wanted = ALIASES.get(strategy or "", strategy)
     record = catalog().strategies[wanted or subject.strategy]
+    if asked is not None:
+        asked.check(record.name)
     same = record.name == subject.strategy
     target = out or Path(COMPOSITION_FILE)
     decide = settle if target.suffix == ".toml" else make_plan
-    plan = decide(
-        [outline(member) for member in members],
-        strategy=record,
-        rank=rank or (subject.rank if same and keep is None else None),
-        options={**(subject.options if same and rank is None else {}), **given},
-        allow=allowed,
-    )
+
+    def planned(members: Sequence[Member]) -> Arrangement:
+        return decide(
+            [outline(member) for member in members],
+            strategy=record,
+            rank=rank or (subject.rank if same and keep is None else None),
+            options={**(subject.options if same and rank is None else {}), **given},
+            allow=allowed,
+        )
+
+    members, noted = subject.members, set[str]()
+    plan = planned(members)
     if base_name is not None:
-        noted = _check_base(members, base_name, say, allow=allowed)
-        plan = replace(plan, allowed=tuple(sorted({*plan.allowed, *noted})))
+        noted |= _check_base(members, base_name, say, allow=allowed)
     if dry_run:
-        _rehearse(members, plan, say)
+        rehearse(members, plan, say)
+        if asked is not None:
+            say.say(asked.sentence(asked.rows()))
         return
+    searched: Searched | None = None
     if base_name is not None:
-        base, plan = _replayed(members, plan, base_name, say, allow=allowed)
+        if asked is not None:
+            check_place(target, overwrite=overwrite)
+        base, codes, searched = _replayed(members, base_name, say, allow=allowed, asked=asked)
+        noted |= codes
+    if searched is not None:
+        members = searched.members
+        plan = replace(planned(members), searched=searched.record)
+    plan = replace(plan, allowed=tuple(sorted({*plan.allowed, *noted})))
+    more = searched.to_json() if searched else {}
     if isinstance(plan, Plan) and target.suffix != ".toml":
-        _merge(members, plan, target, say, base=base, overwrite=overwrite, device=device)
+        _merge(
+            members, plan, target, say, base=base, overwrite=overwrite, device=device, more=more
+        )
     else:
-        _write_file(members, plan, target, say, overwrite=overwrite)
+        _write_file(members, plan, target, say, overwrite=overwrite, more=more)
 
 
 def _subject(
@@ -157,74 +187,40 @@ def _check_base(
 
 def _replayed(
     members: Sequence[Member],
-    plan: Arrangement,
     base_name: str,
     out: Output,
     *,
     allow: frozenset[str],
-) -> tuple[Base, Arrangement]:
-    """The base, loaded, and the plan with what had to be allowed of its members on it."""
+    asked: Asked | None,
+) -> tuple[Base, set[str], Searched | None]:
+    """The base, loaded, what had to be allowed of its members on it, and the search, if one is
+    asked for."""
     from adapterhub.models.bases import find_base
     from adapterhub.models.loader import load_base
     from adapterhub.runtime.engine import open_engine
     from adapterhub.runtime.subjects import slot_of
     from adapterhub.trust.attached import check_members
 
+    rows = asked.rows() if asked else None
     base = load_base(find_base(base_name))
     engine = open_engine(base)
     for member in members:
         engine.rack.attach(slot_of(member), member.folder)
-    codes = check_members(engine, members, allow=allow, say=out.say)
+    codes = set(check_members(engine, members, allow=allow, say=out.say))
+    searched = search_weights(engine, members, asked, rows, out) if asked and rows else None
     for member in members:
         engine.rack.detach(slot_of(member))
-    return base, replace(plan, allowed=tuple(sorted({*plan.allowed, *codes})))
-
-
-def _rehearse(members: Sequence[Member], plan: Arrangement, out: Output) -> None:
-    from adapterhub.compose.plan import Plan
-    from adapterhub.compose.report import overlap
-
-    if not isinstance(plan, Plan):
-        out.data({"strategy": plan.strategy.name, "members": _members_json(members)})
-        out.line(f"{len(members)} adapters, one base")
-        out.line(f"plan      {plan}: what cannot be merged")
-        out.next("drop --dry-run to write composition.toml")
-        return
-    found = overlap(members, plan)
-    out.data(
-        {
-            "strategy": plan.strategy.name,
-            "rank": plan.rank,
-            "modules": len(plan.steps),
-            "shared": plan.shared,
-            "bytes": plan.stored_bytes,
-            "subspace_overlap": found.subspace,
-            "sign_conflicts": found.sign_conflicts,
-            "norms": list(found.norms),
-            "svd": {"rank": found.rank, "kept": found.kept, "relative_error": found.error},
-        }
-    )
-    _tell(members, plan, found, out)
-    out.next("drop --dry-run to write composition.toml, add -o DIR to write one adapter")
-
-
-def _tell(members: Sequence[Member], plan: Plan, found: Overlap, out: Output) -> None:
-    out.line(f"{len(members)} adapters, one base, {found.shared} shared modules of {found.modules}")
-    if found.subspace is not None and found.sign_conflicts is not None:
-        ratio = " : ".join(f"{norm / max(found.norms):.1f}" for norm in found.norms)
-        out.line(
-            f"overlap   mean {found.subspace:.2f} of 1 · sign conflicts "
-            f"{found.sign_conflicts:.0%} · norm ratio {ratio}"
-        )
-    out.line(
-        f"plan      {plan}; svd to rank {found.rank} would keep {found.kept:.1%} "
-        f"(error {found.error:.2g})"
-    )
-    out.line(f"size      {megabytes(plan.stored_bytes)}, {plan.parameters:,} parameters")
+    return base, codes, searched
 
 
 def _write_file(
-    members: Sequence[Member], plan: Arrangement, target: Path, out: Output, *, overwrite: bool
+    members: Sequence[Member],
+    plan: Arrangement,
+    target: Path,
+    out: Output,
+    *,
+    overwrite: bool,
+    more: Mapping[str, object],
 ) -> None:
     from adapterhub.compose.pin import pin, write_pinned
     from adapterhub.compose.plan import Plan
@@ -235,7 +231,8 @@ def _write_file(
             "file": str(path),
             "strategy": plan.strategy.name,
             "rank": plan.rank if isinstance(plan, Plan) else None,
-            "members": _members_json(members),
+            "members": members_json(members),
+            **more,
         }
     )
     out.line(f"{path}   {plan}")
@@ -251,6 +248,7 @@ def _merge(
     base: Base | None,
     overwrite: bool,
     device: str,
+    more: Mapping[str, object],
 ) -> None:
     from adapterhub.compose.executor import merge
     from adapterhub.models.loader import check_device
@@ -270,16 +268,12 @@ def _merge(
         from adapterhub.trust.record import record_probe
 
         record_probe(merged.folder, base, name=target.absolute().name, say=out.say)
-    out.data(_merged_json(merged))
+    out.data({**_merged_json(merged), **more})
     out.line(
         f"{merged.folder}   {plan} · relative error {merged.relative_error:.2g} · "
         f"{merged.seconds:.2f} s"
     )
     out.next(f"adapterhub push {merged.folder} USER/{merged.folder.name}")
-
-
-def _members_json(members: Sequence[Member]) -> list[dict[str, object]]:
-    return [{"ref": m.ref, "weight": m.weight, "sha256": m.sha256} for m in members]
 
 
 def _merged_json(merged: Merged) -> dict[str, object]:
