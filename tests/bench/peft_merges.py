@@ -55,9 +55,9 @@ def stand_in(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:
 
 
 def peft_merge(folders: Sequence[Path], kind: str, out: Path, keep: float | None) -> Path:
-    """Write peft's merge as an adapter's folder; in a process of its own, on two threads."""
+    """Write peft's merge as an adapter's folder; in a process of its own, on one thread."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     states = [load_file(folder / "adapter_model.safetensors") for folder in folders]
     before, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"

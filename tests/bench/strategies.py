@@ -33,6 +33,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from adapterhub.compose.compatibility import advice_for, relate
 from adapterhub.compose.executor import merge
 from adapterhub.compose.members import open_member, outline
@@ -198,7 +200,7 @@ def report(home: Path, scores: Scores, advice: Sequence[dict[str, Any]], facts: 
             told.append(f"{task} {one} {verdict:<14}")
             peers.append({"ours": ours, "peft": kind, "task": task, **asdict(one),
                           "verdict": verdict})  # fmt: skip
-        print(f"{title:<40}" + "".join(told))
+        print(f"{title:<44}" + "".join(told))
     places = [place(scores, one, seed) for seed, one in enumerate(advice)]
     print("\nas compat says\n" + "\n".join(places), flush=True)
     result = {**facts, "rows": rows, "peers": peers, "margin": MARGIN}
@@ -258,7 +260,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32)
     asked = parser.parse_args()
     home: Path = asked.home.absolute()
-    workers = max(1, min(len(PEERS), (os.cpu_count() or 2) // 2))
+    # peft's merges run beside the rest, a thread each; threads that share a core wait by spinning.
+    cores = min(16, len(os.sched_getaffinity(0)))
+    workers = max(1, min(len(PEERS), cores // 2))
+    torch.set_num_threads(max(1, cores - workers))
     # Not forked: a CUDA context does not survive that.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool, temporary_home(home):
