@@ -150,9 +150,7 @@ def stack(
     plan = replace(plan, allowed=tuple(sorted({*plan.allowed, *noted})))
     more = searched.to_json() if searched else {}
     if isinstance(plan, Plan) and target.suffix != ".toml":
-        _merge(
-            members, plan, target, say, base=base, overwrite=overwrite, device=device, more=more
-        )
+        _merge(members, plan, target, say, base=base, overwrite=overwrite, device=device, more=more)
     else:
         _write_file(members, plan, target, say, overwrite=overwrite, more=more)
 
