@@ -1,6 +1,8 @@
 """Recommend how to put adapters together, from figures: a strategy, a rank, weights, and why.
 
 Rules only. What is best for a task, `eval` alone can tell: these rules say what is lost by adding.
+Measured 2026-11-24 (`tests.bench.strategies`, one seed): for two nearly orthogonal LoRAs of SmolLM2
+they say linear, which scored 72% in the mean of both tasks, where core_space, of rank 32, had 86%.
 """
 
 from __future__ import annotations
