@@ -112,7 +112,7 @@ def _stored() -> dict[str, str]:
         raise StorageError(f"others can read the tokens in {path}", hint=f"chmod 600 {path}")
     try:
         table = tomllib.loads(data.decode()).get("tokens", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
         # Without its cause: a parser's message may quote the line that holds the token.
         raise FormatError(f"{path} is not TOML", hint=f"delete {path} and log in again") from None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):

@@ -138,7 +138,7 @@ def _config() -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(
             f"{path} is not TOML: {error}", hint=f"correct or delete {path}"
         ) from error
