@@ -1,4 +1,5 @@
-"""Tiny models run on one thread: starting a second costs more than it computes."""
+"""The order of tests, and their threads: tiny models run on one, for starting a second costs more
+than it computes."""
 
 from __future__ import annotations
 
@@ -8,6 +9,11 @@ import pytest
 
 # Another distribution, whose own tests run where it is installed: end_to_end/test_outsider.py.
 collect_ignore = ["outsider"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that one worker is not left alone with them at the end."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adapterhub import __version__
 from adapterhub.compose.members import Member
 from adapterhub.compose.peft_config import lora_config, tensor_names
-from adapterhub.compose.plan import STORED_DTYPES, Arrangement, Plan
+from adapterhub.compose.plan import Arrangement, Plan
 from adapterhub.domain.manifest import (
     CARD_FILE,
     CONFIG_FILE,
@@ -29,8 +29,6 @@ from adapterhub.hub.files import atomic_write, disk
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
 
 class MergedWeights:
     """The weights file under way: each module's factors are written when they come, and forgotten.
@@ -41,16 +39,15 @@ class MergedWeights:
     def __init__(self, path: Path, plan: Plan) -> None:
         self.ranks: dict[str, int] = {}
         self._path = path
-        most: dict[str, tuple[int, int]] = {}
+        most: dict[str, tuple[str, tuple[int, int]]] = {}
         for step in plan.steps:
             rank = min(step.out_features, step.in_features)
             shapes = (rank, step.in_features), (step.out_features, rank)
-            most |= zip(tensor_names(step.module), shapes, strict=True)
+            for name, shape in zip(tensor_names(step.module), shapes, strict=True):
+                most[name] = plan.dtype, shape
         with disk("write", path):
             self._file = path.open("xb")
-            self._writer = SafetensorsWriter(
-                self._file, most, dtype=_CODES[plan.dtype], width=STORED_DTYPES[plan.dtype]
-            )
+            self._writer = SafetensorsWriter(self._file, most)
 
     def add(self, module: str, A: Tensor, B: Tensor) -> None:
         """A (rank, in) and B (out, rank), with scaling 1."""

@@ -22,9 +22,9 @@ from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
 from adapterhub.domain.options import refuse_unknown
 from adapterhub.errors import CapabilityError, UsageError
+from adapterhub.formats.safetensors_writer import WIDTHS
 
 NO_OPTIONS: Mapping[str, float] = MappingProxyType({})
-STORED_DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +96,7 @@ class Plan(Arrangement):
 
     @property
     def stored_bytes(self) -> int:
-        return self.parameters * STORED_DTYPES[self.dtype]
+        return self.parameters * WIDTHS[self.dtype]
 
     def __str__(self) -> str:
         """`linear, rank 16+16 = 32, exact`, of the module where most ranks meet."""
@@ -241,4 +241,4 @@ def _steps(outlines: Sequence[Outline], strategy: Strategy, *, limit: int | None
 def _common_dtype(outlines: Sequence[Outline]) -> str:
     found = {site.dtype for outline in outlines for site in outline.sites.values()}
     only = found.pop() if len(found) == 1 else "float32"
-    return only if only in STORED_DTYPES else "float32"
+    return only if only in WIDTHS else "float32"

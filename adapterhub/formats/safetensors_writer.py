@@ -12,21 +12,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+# torch's names of what is written, as the format has them, and bytes a number.
+CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _METADATA = {"__metadata__": {"format": "pt"}}
 _ALIGNMENT = 8
 
 
 class SafetensorsWriter:
-    """A file under way. `names` are all tensors that may be written, each with the largest shape
-    that it may have; `dtype` is the format's name for all of them (`F32`), `width` its bytes a
-    number."""
+    """A file under way. `most` are all tensors that may be written, each with its dtype (torch's
+    name) and the largest shape that it may have; what is not written is not in the file."""
 
-    def __init__(
-        self, file: BinaryIO, names: Mapping[str, Sequence[int]], *, dtype: str, width: int
-    ) -> None:
-        self._file, self._dtype, self._width = file, dtype, width
+    def __init__(self, file: BinaryIO, most: Mapping[str, tuple[str, Sequence[int]]]) -> None:
+        self._file, self._dtypes = file, {name: dtype for name, (dtype, _) in most.items()}
         self._end = 0
-        largest = _json({name: self._entry(shape) for name, shape in names.items()})
+        largest = _json({name: self._entry(name, shape) for name, (_, shape) in most.items()})
         self._room = -(-len(largest) // _ALIGNMENT) * _ALIGNMENT
         self._tensors: dict[str, dict[str, object]] = {}
         self._end = 0
@@ -34,9 +34,11 @@ class SafetensorsWriter:
 
     def add(self, name: str, shape: Sequence[int], data: memoryview | bytes) -> None:
         """Append one tensor's little-endian bytes."""
-        entry = self._entry(shape)
-        if len(data) != math.prod(shape) * self._width:
-            raise ValueError(f"{name}: {len(data)} bytes for {tuple(shape)} of {self._dtype}")
+        entry = self._entry(name, shape)
+        if len(data) != math.prod(shape) * WIDTHS[self._dtypes[name]]:
+            raise ValueError(
+                f"{name}: {len(data)} bytes for {tuple(shape)} of {self._dtypes[name]}"
+            )
         self._file.write(data)
         self._tensors[name] = entry
 
@@ -48,10 +50,11 @@ class SafetensorsWriter:
         self._file.seek(0)
         self._file.write(self._room.to_bytes(8, "little") + header)
 
-    def _entry(self, shape: Sequence[int]) -> dict[str, object]:
-        start, self._end = self._end, self._end + math.prod(shape) * self._width
+    def _entry(self, name: str, shape: Sequence[int]) -> dict[str, object]:
+        dtype = self._dtypes[name]
+        start, self._end = self._end, self._end + math.prod(shape) * WIDTHS[dtype]
         return {
-            "dtype": self._dtype,
+            "dtype": CODES[dtype],
             "shape": [int(size) for size in shape],
             "data_offsets": [start, self._end],
         }

@@ -6,19 +6,18 @@ Holds the tensor that is being written and no other; what it holds is the caller
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from adapterhub.errors import MismatchError
+from adapterhub.formats.safetensors_writer import WIDTHS, SafetensorsWriter
 from adapterhub.hub.files import disk
 
 # The most that one file holds, unless a single tensor is larger.
 SHARD_BYTES = 4_000_000_000
-_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +31,7 @@ class Entry:
     @property
     def size(self) -> int:
         """In bytes."""
-        return prod(self.shape) * _WIDTHS[self.dtype]
+        return prod(self.shape) * WIDTHS[self.dtype]
 
 
 def split(entries: Sequence[Entry], *, most: int = SHARD_BYTES) -> list[list[Entry]]:
@@ -46,7 +45,7 @@ def split(entries: Sequence[Entry], *, most: int = SHARD_BYTES) -> list[list[Ent
             room = most
         files[-1].append(entry)
         room -= entry.size
-    return [sorted(file, key=lambda entry: -_WIDTHS[entry.dtype]) for file in files]
+    return [sorted(file, key=lambda entry: -WIDTHS[entry.dtype]) for file in files]
 
 
 def write_shards(
@@ -69,10 +68,11 @@ def write_shards(
             name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         path = folder / name
         with disk("write", path), path.open("wb") as stream:
-            stream.write(_header(file))
+            writer = SafetensorsWriter(stream, {e.name: (e.dtype, e.shape) for e in file})
             for entry in file:
-                stream.write(_bytes_of(read(entry.name), entry))
+                writer.add(entry.name, entry.shape, _bytes_of(read(entry.name), entry))
                 on_tensor(entry)
+            writer.finish()
         places.update(dict.fromkeys((entry.name for entry in file), name))
     total = sum(entry.size for entry in entries)
     if len(files) > 1:
@@ -81,29 +81,6 @@ def write_shards(
         with disk("write", folder):
             (folder / "model.safetensors.index.json").write_text(f"{text}\n")
     return total
-
-
-def _header(file: Sequence[Entry]) -> bytes:
-    """Eight bytes of length, then JSON padded with spaces to a multiple of eight."""
-    table: dict[str, Any] = {"__metadata__": {"format": "pt"}, **dict(_places(file))}
-    text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _places(file: Sequence[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
-    start = 0
-    for entry in file:
-        end = start + entry.size
-        yield (
-            entry.name,
-            {
-                "dtype": _CODES[entry.dtype],
-                "shape": list(entry.shape),
-                "data_offsets": [start, end],
-            },
-        )
-        start = end
 
 
 def _bytes_of(value: Any, entry: Entry) -> Any:

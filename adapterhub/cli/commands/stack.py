@@ -107,6 +107,7 @@ def stack(
     refs = named(refs, stored, changes=(strategy, weights, rank, asked, *given))
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import Plan, make_plan, settle
+    from adapterhub.models.loader import check_device
 
     allowed = frozenset(allow)
     base: Base | None = None
@@ -129,6 +130,7 @@ def stack(
             allow=allowed,
         )
 
+    check_device(device)
     members, noted = subject.members, set[str]()
     plan = planned(members)
     if base_name is not None:
@@ -249,9 +251,7 @@ def _merge(
     more: Mapping[str, object],
 ) -> None:
     from adapterhub.compose.executor import merge
-    from adapterhub.models.loader import check_device
 
-    check_device(device)
     with out.progress(unit="modules") as bar:
         line = bar.add_task("stacking", total=len(plan.steps), note="")
         merged = merge(
