@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from adapterhub.compose.factors import side_by_side
+from adapterhub.compose.closeness import Squares, closeness
 from adapterhub.compose.members import Member, open_patches
 from adapterhub.compose.merged_folder import MergedWeights, write_descriptions
 from adapterhub.compose.plan import Plan, Step
 from adapterhub.domain.manifest import WEIGHTS_FILE
-from adapterhub.domain.patch import Affine
+from adapterhub.domain.patch import Affine, Deltas
 from adapterhub.domain.protocols import Combine
 from adapterhub.errors import MismatchError, NoEffectError, PluginError
 from adapterhub.hub.staging import check_free, staged_folder
@@ -61,9 +61,7 @@ class _Done:
 
     module: str
     rank: int
-    error: float
-    exact: float
-    parts: float
+    squares: Squares
 
 
 def merge(
@@ -98,10 +96,10 @@ def merge(
     return Merged(
         folder=out,
         rank=max(result.rank for result in done),
-        relative_error=_ratio(sum(r.error for r in done), sum(r.exact for r in done)),
+        relative_error=_ratio([result.squares for result in done]),
         seconds=time.perf_counter() - started,
         per_module=tuple(
-            ModuleResult(module=r.module, rank=r.rank, relative_error=_ratio(r.error, r.exact))
+            ModuleResult(module=r.module, rank=r.rank, relative_error=_ratio([r.squares]))
             for r in done
         ),
     )
@@ -114,9 +112,9 @@ def _results(
 
     def one(step: Step, patches: Sequence[Affine]) -> tuple[Step, Affine, _Done]:
         weights = [plan.terms[part.member].weight for part in step.parts]
-        patches = [_moved(patch, device) for patch in patches]
-        stored = _stored(combine(patches, weights, rank=plan.limit, **plan.options), step, plan)
-        return step, stored, _judged(step, patches, weights, stored)
+        deltas = Deltas([_moved(patch, device) for patch in patches])
+        stored = _stored(combine(deltas, weights, rank=plan.limit, **plan.options), step, plan)
+        return step, stored, _judged(step, deltas, weights, stored)
 
     with ExitStack() as files:
         streams = [files.enter_context(open_patches(member)) for member in members]
@@ -148,28 +146,15 @@ def _moved(patch: Affine, device: str) -> Affine:
     return patch if device == "cpu" else replace(patch, A=patch.A.to(device), B=patch.B.to(device))
 
 
-def _judged(
-    step: Step, patches: Sequence[Affine], weights: Sequence[float], stored: Affine
-) -> _Done:
-    """How far what is stored is from the exact sum, from inner products of the factors."""
-    both = side_by_side([*patches, stored], [*weights, 1.0])
-    inner = both.grams().cpu()
-    n = len(both.A) - len(stored.A)
-    exact, found = float(inner[:n, :n].sum()), float(inner[n:, n:].sum())
-    if not math.isfinite(found):
+def _judged(step: Step, deltas: Deltas, weights: Sequence[float], stored: Affine) -> _Done:
+    squares = closeness(deltas, weights, stored)
+    if not math.isfinite(squares.stored):
         raise MismatchError(
             f"the sum at {step.module} does not fit {str(stored.A.dtype).removeprefix('torch.')}",
             hint="look for an adapter with infinite values (`adapterhub verify`) or lower the "
             "weights",
         )
-    ends = [0, *itertools.accumulate(patch.rank for patch in patches)]
-    return _Done(
-        module=step.module,
-        rank=len(stored.A),
-        error=max(0.0, exact - 2 * float(inner[:n, n:].sum()) + found),
-        exact=max(0.0, exact),
-        parts=sum(float(inner[a:b, a:b].sum()) for a, b in itertools.pairwise(ends)),
-    )
+    return _Done(module=step.module, rank=stored.rank, squares=squares)
 
 
 def _stored(merged: Affine, step: Step, plan: Plan) -> Affine:
@@ -186,8 +171,8 @@ def _stored(merged: Affine, step: Step, plan: Plan) -> Affine:
 
 
 def _check_effect(done: Sequence[_Done], plan: Plan) -> None:
-    left = math.sqrt(sum(result.exact for result in done))
-    if left <= NOTHING * math.sqrt(sum(result.parts for result in done)):
+    left = math.sqrt(sum(result.squares.exact for result in done))
+    if left <= NOTHING * math.sqrt(sum(result.squares.parts for result in done)):
         names = " and ".join(term.ref for term in plan.terms)
         raise NoEffectError(
             f"{names} cancel each other: nothing is left of their sum",
@@ -195,5 +180,6 @@ def _check_effect(done: Sequence[_Done], plan: Plan) -> None:
         )
 
 
-def _ratio(error: float, exact: float) -> float:
-    return math.sqrt(error / exact) if exact else 0.0
+def _ratio(squares: Sequence[Squares]) -> float:
+    exact = sum(module.exact for module in squares)
+    return math.sqrt(sum(module.error for module in squares) / exact) if exact else 0.0

@@ -34,12 +34,6 @@ class Factors:
         """<B A, B' A'> = sum (B^T B') * (A A'^T)."""
         return float(((self.B.mT @ other.B) * (self.A @ other.A.mT)).sum())
 
-    def grams(self) -> Tensor:
-        """(B^T B) * (A A^T): entry (i, j) is the inner product of the i-th and the j-th column
-        times row, so that a block's sum is that of two deltas."""
-        products: Tensor = (self.B.mT @ self.B) * (self.A @ self.A.mT)
-        return products
-
     def singular_values(self) -> Tensor:
         """Those of B A, largest first."""
         R_out = torch.linalg.qr(self.B, mode="r").R
@@ -69,18 +63,6 @@ def factors(patch: Affine, *, weight: float = 1.0) -> Factors:
 def total(parts: Sequence[Factors]) -> Factors:
     """The sum of deltas, its rank the sum of theirs."""
     return Factors(torch.cat([p.A for p in parts]), torch.cat([p.B for p in parts], dim=1))
-
-
-def side_by_side(patches: Sequence[Affine], weights: Sequence[float]) -> Factors:
-    """The weighted sum of patches, its rank the sum of theirs, in one pass over their factors."""
-    first, ranks = patches[0], [patch.rank for patch in patches]
-    A = first.A.new_empty(sum(ranks), first.A.shape[1], dtype=torch.float64)
-    B = first.B.new_empty(len(first.B), sum(ranks), dtype=torch.float64)
-    columns = zip(A.split(ranks), B.split(ranks, dim=1), patches, weights, strict=True)
-    for own_A, own_B, patch, weight in columns:
-        own_A.copy_(patch.A)
-        own_B.copy_(patch.B).mul_(weight * patch.scaling)
-    return Factors(A, B)
 
 
 def difference(one: Factors, other: Factors) -> Factors:

@@ -10,8 +10,10 @@ this module has never seen torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, overload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,3 +79,66 @@ class Weights:
 
 
 Patch = Affine | Block | Prompt | Weights
+
+
+class Deltas(Sequence[Affine]):
+    """The low-rank deltas of several adapters at one module, and what is computed from them all.
+
+    That is computed once, whoever asks: the strategy that combines them, and the executor that
+    measures what it made. n is the sum of their ranks; everything is float64, without scaling.
+    """
+
+    def __init__(self, patches: Sequence[Affine]) -> None:
+        self._patches = tuple(patches)
+
+    @classmethod
+    def of(cls, patches: Sequence[Affine]) -> Deltas:
+        return patches if isinstance(patches, cls) else cls(patches)
+
+    @overload
+    def __getitem__(self, index: int) -> Affine: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Affine]: ...
+    def __getitem__(self, index: int | slice) -> Affine | Sequence[Affine]:
+        return self._patches[index]
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    @property
+    def ranks(self) -> list[int]:
+        return [patch.rank for patch in self._patches]
+
+    @cached_property
+    def reads(self) -> Any:
+        """(n, in): every A, one under the other."""
+        return self._rows([patch.A for patch in self._patches])
+
+    @cached_property
+    def writes(self) -> Any:
+        """(n, out): every B^T, one under the other. Columns of a wide matrix are slow to fill."""
+        return self._rows([patch.B.mT for patch in self._patches])
+
+    @cached_property
+    def grams(self) -> tuple[Any, Any]:
+        """A A^T and B^T B, both (n, n) and on the CPU, whatever the factors are on."""
+        n = sum(self.ranks)
+        both = self.reads.new_empty(2, n, n)
+        both[0] = self.reads @ self.reads.mT
+        both[1] = self.writes @ self.writes.mT
+        on_A, on_B = both.cpu()
+        return on_A, on_B
+
+    def factors(self, weights: Sequence[float]) -> Any:
+        """(n,) on the CPU: the weight times the scaling of each row's patch."""
+        on_A, _ = self.grams
+        pairs = zip(self._patches, weights, strict=True)
+        return on_A.new_tensor([w * p.scaling for p, w in pairs for _ in range(p.rank)])
+
+    def _rows(self, parts: Sequence[Any]) -> Any:
+        # `double()` of nothing names float64 where torch must not be imported.
+        empty = parts[0].new_empty(0).double()
+        rows = empty.new_empty(sum(self.ranks), parts[0].shape[1])
+        for own, part in zip(rows.split(self.ranks), parts, strict=True):
+            own.copy_(part)
+        return rows

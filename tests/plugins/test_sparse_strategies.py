@@ -17,7 +17,7 @@ from adapterhub.plugin.catalog import catalog, load_target
 torch = pytest.importorskip("torch")
 
 from adapterhub_plugins.strategies import masks  # noqa: E402
-from adapterhub_plugins.strategies.truncate import truncated  # noqa: E402
+from adapterhub_plugins.strategies.truncate import orthonormal, truncated  # noqa: E402
 
 pytestmark = pytest.mark.models
 
@@ -179,6 +179,44 @@ def test_large_matrices_are_sketched_within_a_percent_of_the_best(decay: float) 
     found = truncated(matrix, rank=16)
     error = float((matrix - found.B @ found.A).norm())
     assert error <= 1.01 * float(S[16:].square().sum().sqrt())
+
+
+def test_a_start_that_misses_the_largest_direction_is_no_harm() -> None:
+    make = torch.Generator().manual_seed(0)
+    U, _ = torch.linalg.qr(torch.randn(600, 300, generator=make))
+    V, _ = torch.linalg.qr(torch.randn(500, 300, generator=make))
+    S = torch.arange(1, 301).float().pow(-0.5)
+    matrix = U * S @ V.T
+    found = truncated(matrix, rank=16, start=U[:, 1:100])
+    error = float((matrix - found.B @ found.A).norm())
+    assert error <= 1.01 * float(S[16:].square().sum().sqrt())
+
+
+@pytest.mark.parametrize("name", ["ties", "dare_ties", "breadcrumbs"])
+def test_a_large_merge_is_sketched_within_a_percent_of_the_best(name: str) -> None:
+    make = torch.Generator().manual_seed(0)
+    patches = [
+        Affine(
+            A=torch.randn(8, 700, generator=make), B=torch.randn(500, 8, generator=make), scaling=2
+        )
+        for _ in range(3)
+    ]
+    whole = combine(name, patches, WEIGHTS[:3], rank=500)
+    best = float(torch.linalg.svdvals(whole)[8:].norm())
+    found = combine(name, patches, WEIGHTS[:3], rank=8)
+    assert float((found - whole).norm()) <= 1.01 * best
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_columns_are_made_orthonormal_whatever_they_are(*, dependent: bool) -> None:
+    columns = torch.randn(300, 12, generator=torch.Generator().manual_seed(0))
+    if dependent:
+        columns[:, 5] = columns[:, 2] * 3 + columns[:, 1] * 1e-7
+    columns[:, 7] *= 1e-20
+    found = orthonormal(columns)
+    assert float((found.T @ found - torch.eye(12)).abs().max()) < 1e-6
+    left = columns - found @ (found.T @ columns)
+    assert float((left.norm(dim=0) / columns.norm(dim=0)).max()) < 1e-5
 
 
 @pytest.mark.parametrize("size", [40, 600])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adapterhub.domain.patch import Affine
+from adapterhub.domain.patch import Affine, Deltas
 from adapterhub.errors import CapabilityError, UsageError
 from adapterhub_plugins.strategies.cores import cut
 from adapterhub_plugins.strategies.factors import check_patches, stacked, working_dtype
@@ -51,17 +51,14 @@ def svd(
     Each side gets the square roots of the singular values. The default rank is the largest that
     came in; the result has fewer if the sum has. Computed in float64.
     """
-    import torch
-
     check_patches(patches, weights)
     check_rank(rank, keep)
-    both = stacked(patches, weights, dtype=torch.float64)
     wanted = max(patch.rank for patch in patches) if rank is None else rank
 
     def kept(values: Tensor) -> int:
         return min(wanted if keep is None else kept_rank(values, keep), len(values))
 
-    merged = cut(both.B, both.A, kept)
+    merged = cut(Deltas.of(patches), weights, kept)
     dtype = working_dtype(patches)
     return Affine(A=merged.A.to(dtype), B=merged.B.to(dtype))
 

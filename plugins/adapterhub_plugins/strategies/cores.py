@@ -1,49 +1,68 @@
-"""Cut the product of two thin factors to its largest singular values, without forming it.
+"""Cut a weighted sum of low-rank deltas to its largest singular values, without forming it.
 
-Knows two matrices only.
+Knows the factors of one module only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from adapterhub.domain.patch import Affine
+from adapterhub.domain.patch import Affine, Deltas
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The least eigenvalue of a Gram of columns of length 1 from which its square root is trusted: what
-# is lost is eps / sqrt(this) of the factors' norms, 2e-12.
+# The least eigenvalue of a Gram of columns of length 1 from which its Cholesky factor is trusted:
+# what is lost is eps / sqrt(this) of the factors' norms, 2e-12.
 _WELL_CONDITIONED = 1e-8
+# From here on, float32 loses no more in the last product than storing its result in float32 does.
+_NEAR_ORTHOGONAL = 1e-3
 
 
-def cut(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:
-    """B (out, n), A (n, in), both float64: the best approximation of B A that has as many singular
-    values as `kept` says of all n of them, each factor with their square roots.
+def cut(deltas: Deltas, weights: Sequence[float], kept: Callable[[Tensor], int]) -> Affine:
+    """The best approximation of the weighted sum B A that has as many singular values as `kept`
+    says of all n of them, each factor with their square roots, in float32 if all of them are.
 
     B = Q_B H_B and A^T = Q_A H_A with Q orthonormal, so the singular values of B A are those of the
-    core H_B H_A^T. The halves H come from the Grams of the factors, four times as fast as a QR and
-    as good where those are well conditioned, otherwise from Householder's QR, which holds for
-    duplicated and dependent columns too.
+    core H_B H_A^T. The halves H come from the Grams of the factors (CholeskyQR), several times as
+    fast as a QR and as good where those are well conditioned, otherwise from Householder's QR,
+    which holds for duplicated and dependent columns too.
     """
     import torch
 
+    on_A, on_B = deltas.grams
+    factors = deltas.factors(weights)
     # A processor decomposes a small matrix in less time than a GPU needs to begin.
-    of_B, of_A = _half((B.mT @ B).cpu()), _half((A @ A.mT).cpu())
-    if of_B is None or of_A is None:
-        return _cut_by_qr(B, A, kept)
-    (half_B, inverse_B), (half_A, inverse_A) = of_B, of_A
+    of_A, of_B = _half(on_A), _half(on_B * factors * factors[:, None])
+    if of_A is None or of_B is None:
+        columns = deltas.writes * factors.to(deltas.writes.device)[:, None]
+        return _cut_by_qr(columns.mT, deltas.reads, kept)
+    (half_A, inverse_A, least_A), (half_B, inverse_B, least_B) = of_A, of_B
     U, S, Vh = torch.linalg.svd(half_B @ half_A.mT)
     count = kept(S)
     root = S[:count].sqrt()
-    left = inverse_B @ (U[:, :count] * root)
-    right = (root[:, None] * Vh[:count]) @ inverse_A.mT
-    return Affine(A=right.to(A.device) @ A, B=B @ left.to(B.device))
+    left = factors[:, None] * (inverse_B @ (U[:, :count] * root))
+    right = inverse_A @ (Vh[:count].mT * root)
+    if _single(deltas) and min(least_A, least_B) > _NEAR_ORTHOGONAL:
+        A, B = torch.cat([p.A for p in deltas]), torch.cat([p.B for p in deltas], dim=1)
+        return Affine(A=right.mT.float() @ A, B=B @ left.float())
+    # In one transfer to where the factors are.
+    left, right = torch.stack([left, right]).to(deltas.reads.device)
+    return Affine(A=right.mT @ deltas.reads, B=(left.mT @ deltas.writes).mT)
 
 
-def _half(gram: Tensor) -> tuple[Tensor, Tensor] | None:
-    """H and H^-1 with H^T H = gram; None where rounding would show.
+def _single(deltas: Deltas) -> bool:
+    """Whether all is float32 on a CPU; a GPU takes next to no longer for float64."""
+    import torch
+
+    parts = [part for patch in deltas for part in (patch.A, patch.B)]
+    return all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts)
+
+
+def _half(gram: Tensor) -> tuple[Tensor, Tensor, float] | None:
+    """H and H^-1 with H^T H = gram, and what its least eigenvalue is above; None where rounding
+    would show.
 
     Columns are brought to length 1 first, so that a weak adapter beside a strong one is no
     ill condition.
@@ -53,11 +72,16 @@ def _half(gram: Tensor) -> tuple[Tensor, Tensor] | None:
     lengths = gram.diagonal().sqrt()
     if not bool((lengths > 0).all()):
         return None
-    values, vectors = torch.linalg.eigh(gram / lengths[:, None] / lengths)
-    if not float(values[0]) > _WELL_CONDITIONED:
+    half, failed = torch.linalg.cholesky_ex(gram / lengths[:, None] / lengths, upper=True)
+    if int(failed):
         return None
-    root = values.sqrt()
-    return (vectors * root).mT * lengths, vectors / root / lengths[:, None]
+    one = torch.eye(len(gram), dtype=gram.dtype)
+    inverse = torch.linalg.solve_triangular(half, one, upper=True)
+    # The squared Frobenius norm of the inverse is no less than 1 / the least eigenvalue.
+    least = 1.0 / float(inverse.square().sum())
+    if not least > _WELL_CONDITIONED:
+        return None
+    return half * lengths, inverse / lengths[:, None], least
 
 
 def _cut_by_qr(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:

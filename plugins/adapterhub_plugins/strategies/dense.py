@@ -34,3 +34,14 @@ class Delta:
         at_once = _ENTRIES if self._B.device.type == "cpu" else _ON_A_DEVICE
         for rows in self._B.split(max(1, at_once // self.shape[1])):
             yield rows @ self._A
+
+    def sample(self, count: int) -> Tensor:
+        """(count,) entries drawn by chance, every time the same."""
+        import torch
+
+        draw = torch.Generator().manual_seed(0)
+        rows, columns = (
+            torch.randint(size, (count,), generator=draw).to(self._B.device) for size in self.shape
+        )
+        taken: Tensor = (self._B[rows] * self._A.mT[columns]).sum(dim=1)
+        return taken

@@ -9,35 +9,32 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adapterhub.domain.patch import Affine
+from adapterhub.domain.patch import Affine, Deltas
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 
 def stacked(patches: Sequence[Affine], weights: Sequence[float], *, dtype: torch.dtype) -> Affine:
     """Exactly sum_i weight_i * scaling_i * B_i A_i: A (sum of ranks, in), B (out, sum of ranks)."""
     import torch
 
-    first, ranks = patches[0], [patch.rank for patch in patches]
-    A = torch.empty(sum(ranks), first.A.shape[1], dtype=dtype, device=first.A.device)
-    B = torch.empty(len(first.B), sum(ranks), dtype=dtype, device=first.B.device)
-    parts = list(zip(torch.split(A, ranks), torch.split(B, ranks, dim=1), strict=True))
-    for (own_A, own_B), patch in zip(parts, patches, strict=True):
-        own_A.copy_(patch.A)
-        own_B.copy_(patch.B)
-    # Of all of them at once: a GPU is waited for each time that a number is read from it.
-    sizes = torch.stack([torch.stack([_rms(own) for own in pair]) for pair in parts]).tolist()
-    for (own_A, own_B), (of_A, of_B), patch, weight in zip(
-        parts, sizes, patches, weights, strict=True
+    deltas = Deltas.of(patches)
+    squares = torch.stack([gram.diagonal() for gram in deltas.grams])
+    parts_A, parts_B = [], []
+    # A's and B's root mean squares of the entries of each patch.
+    for of, patch, weight in zip(
+        torch.split(squares, deltas.ranks, dim=1), patches, weights, strict=True
     ):
+        sizes = of.sum(dim=1)
+        of_A = math.sqrt(float(sizes[0]) / max(1, patch.A.numel()))
+        of_B = math.sqrt(float(sizes[1]) / max(1, patch.B.numel()))
         factor = weight * patch.scaling
         shift = _shift(of_A, of_B * abs(factor))
-        own_A.mul_(shift)
-        own_B.mul_(factor / shift)
-    return Affine(A=A, B=B)
+        parts_A.append(patch.A.to(dtype) * shift)
+        parts_B.append(patch.B.to(dtype) * (factor / shift))
+    return Affine(A=torch.cat(parts_A), B=torch.cat(parts_B, dim=1))
 
 
 def _shift(size_A: float, size_B: float) -> float:
@@ -48,13 +45,6 @@ def _shift(size_A: float, size_B: float) -> float:
     """
     ratio = size_B / size_A if size_A else 0.0
     return 2.0 ** round(0.5 * math.log2(ratio)) if 0.0 < ratio < math.inf else 1.0
-
-
-def _rms(matrix: Tensor) -> Tensor:
-    import torch
-
-    norm: Tensor = torch.linalg.vector_norm(matrix, dtype=torch.float64)
-    return norm / math.sqrt(matrix.numel())
 
 
 def working_dtype(patches: Sequence[Affine]) -> torch.dtype:

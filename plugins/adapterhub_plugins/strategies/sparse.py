@@ -12,10 +12,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from adapterhub.domain.patch import Affine
+from adapterhub.domain.patch import Affine, Deltas
 from adapterhub.errors import UsageError
 from adapterhub_plugins.strategies import masks
 from adapterhub_plugins.strategies.consensus import agreed, total
+from adapterhub_plugins.strategies.cores import cut
 from adapterhub_plugins.strategies.dense import Delta
 from adapterhub_plugins.strategies.factors import check_patches, working_dtype
 from adapterhub_plugins.strategies.truncate import check_rank, truncated
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     # Of one delta, to what becomes of some of its rows.
     Sparsify = Callable[[Delta, Generator], Callable[[Tensor], Tensor]]
+
+
+# Directions of the exact sum below this part of its largest are rounding.
+_NOTHING = 1e-6
 
 
 def ties(
@@ -40,7 +45,7 @@ def ties(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.largest(delta.blocks, delta.entries, density).of,
+        lambda delta, _: masks.largest(delta, density).of,
         density=density,
         signs=True,
         rank=rank,
@@ -60,7 +65,7 @@ def magnitude_prune(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.largest(delta.blocks, delta.entries, density).of,
+        lambda delta, _: masks.largest(delta, density).of,
         density=density,
         signs=False,
         rank=rank,
@@ -84,7 +89,7 @@ def breadcrumbs(
     return _combined(
         patches,
         weights,
-        lambda delta, _: masks.middle(delta.blocks, delta.entries, density, outliers=outliers).of,
+        lambda delta, _: masks.middle(delta, density, outliers=outliers).of,
         density=density,
         signs=False,
         rank=rank,
@@ -189,7 +194,8 @@ def _combined(
         merged[done : done + len(rows[0])] = merge(rows)
         done += len(rows[0])
     wanted = max(patch.rank for patch in patches) if rank is None else rank
-    return truncated(merged, rank=wanted, keep=keep, seed=seed)
+    exact = cut(Deltas.of(patches), weights, lambda S: int((_NOTHING * S[0] < S).sum()))
+    return truncated(merged, rank=wanted, keep=keep, seed=seed, start=exact.B)
 
 
 def _draw(seed: int, patch: Affine) -> Generator:
