@@ -5,8 +5,9 @@
 Random float32 adapters. Ours goes from files to files in a process of its own, on one core (or on
 the device). peft's `add_weighted_adapter` works in memory, on every core; it is timed on one module
 of each shape, which stands for the 32 of that shape. Where fewer are named, its time for all 128 is
-said as `at least`: every module counted as the quickest of those. `error` is that of one o_proj: ||merged - wanted|| / ||wanted||, where wanted is the exact
-sum, or what TIES makes of it entry by entry in float64; `least` is what rank 16 allows.
+said as `at least`: every module counted as the quickest of those. `error` is that of one o_proj:
+||merged - wanted|| / ||wanted||, where wanted is the exact sum, or what TIES makes of it entry by
+entry in float64; `least` is what rank 16 allows.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class Sizes:
         import torch
 
         # A shrink keeps what exceeds its threshold, at twenty times the speed of a mask.
-        below = torch.nextafter(block.new_tensor(self.low), block.new_tensor(0.0))
+        single = np.float32 if block.dtype == torch.float32 else np.float64
+        below = np.nextafter(single(self.low), single(0.0))
         kept = torch.nn.functional.hardshrink(block, float(below))
         if self.high < math.inf:
             kept.masked_fill_(block.abs() >= self.high, 0.0)
@@ -134,7 +135,7 @@ def _between(of: Entries, density: float, *, skipped: float) -> Sizes:
 def _nth_largest(of: Entries, n: int) -> float:
     """The n-th largest magnitude, n from 1.
 
-    Of many entries a sample says between which two it lies, and only those between are sorted.
+    Of many entries a sample says between which two it lies, and only those between are looked at.
     """
     import torch
 
@@ -143,19 +144,25 @@ def _nth_largest(of: Entries, n: int) -> float:
         share = n / of.entries
         # Six standard deviations of how many of the sample are larger.
         slack = 1 + 6 * math.sqrt(share * (1.0 - share) * len(sample))
-        high = float(sample[max(0, int(share * len(sample) - slack))])
-        low = float(sample[min(len(sample) - 1, int(share * len(sample) + slack))])
+        ends = max(0, int(share * len(sample) - slack)), int(share * len(sample) + slack)
+        high, low = sample[[ends[0], min(len(sample) - 1, ends[1])]].tolist()
         above, found = 0, []
         for block in of.blocks():
             more, between = _parted(block.abs_(), low, high)
             above += more
             found.append(between)
-        left = Whole(torch.cat(found))
-        if 1 <= n - above <= left.entries < of.entries:
-            return _nth_largest(left, n - above)
-    sizes = torch.cat([block.flatten() for block in of.blocks()]).abs_()
-    # A sort, because kthvalue takes ten times as long on a CPU.
-    return float(sizes.sort(descending=True).values[n - 1])
+        if 1 <= n - above <= sum(map(len, found)):
+            return _nth(torch.cat(found), n - above)
+    return _nth(torch.cat([block.flatten() for block in of.blocks()]).abs_(), n)
+
+
+def _nth(sizes: Tensor, n: int) -> float:
+    """The n-th largest of what is all there."""
+    if sizes.device.type != "cpu":
+        return float(sizes.sort(descending=True).values[n - 1])
+    # By a partition, because kthvalue takes ten times as long on a CPU.
+    place = len(sizes) - n
+    return float(np.partition(sizes.numpy(), place)[place])
 
 
 def _parted(sizes: Tensor, low: float, high: float) -> tuple[int, Tensor]:

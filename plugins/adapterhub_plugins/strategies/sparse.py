@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine, Deltas
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     # Of one delta, to what becomes of some of its rows.
-    Sparsify = Callable[[Delta, Generator], Callable[[Tensor], Tensor]]
+    Sparsify = Callable[[Delta, Callable[[], Generator]], Callable[[Tensor], Tensor]]
 
 
 # Directions of the exact sum below this part of its largest are rounding.
@@ -110,7 +111,7 @@ def dare_linear(
     return _combined(
         patches,
         weights,
-        lambda _, draw: lambda block: masks.dropped(block, density, draw),
+        lambda _, draw: partial(masks.dropped, density=density, draw=draw()),
         density=density,
         signs=False,
         rank=rank,
@@ -132,7 +133,7 @@ def dare_ties(
     return _combined(
         patches,
         weights,
-        lambda _, draw: lambda block: masks.dropped(block, density, draw),
+        lambda _, draw: partial(masks.dropped, density=density, draw=draw()),
         density=density,
         signs=True,
         rank=rank,
@@ -157,7 +158,7 @@ def della(
     return _combined(
         patches,
         weights,
-        lambda _, draw: lambda block: masks.dropped_by_size(block, density, draw, spread=spread),
+        lambda _, draw: partial(masks.dropped_by_size, density=density, draw=draw(), spread=spread),
         density=density,
         signs=True,
         rank=rank,
@@ -185,7 +186,8 @@ def _combined(
     dtype = working_dtype(patches)
     pairs = zip(patches, weights, strict=True)
     deltas = [Delta(patch, weight, dtype=dtype) for patch, weight in pairs]
-    kept = [sparsify(d, _draw(seed, patch)) for d, patch in zip(deltas, patches, strict=True)]
+    draws = [partial(_generator, seed, patch) for patch in patches]
+    kept = [sparsify(delta, draw) for delta, draw in zip(deltas, draws, strict=True)]
     merge = agreed if signs else total
     merged = torch.empty(deltas[0].shape, dtype=dtype, device=patches[0].A.device)
     done = 0
@@ -198,7 +200,7 @@ def _combined(
     return truncated(merged, rank=wanted, keep=keep, seed=seed, start=exact.B)
 
 
-def _draw(seed: int, patch: Affine) -> Generator:
+def _generator(seed: int, patch: Affine) -> Generator:
     """A generator of this delta's own, so that neither order nor company decides what it drops."""
     import torch
 
