@@ -48,10 +48,11 @@ def test_the_advice_is_a_command_that_works(two: CommandLine, tmp_path: Path) ->
     assert [line.split()[0] for line in done.out.splitlines() if line[:1] in "01"] == ["0", "1"]
     assert (tmp_path / "met.png").read_bytes().startswith(b"\x89PNG")
     command = done.err.splitlines()[-1].removeprefix("next: adapterhub ")
-    assert command == "stack ./one ./two"
+    assert command == "stack ./one ./two --strategy core_space -o merged"
     two.ok(*shlex.split(command))
+    two.ok("stack", "./one", "./two")
     told = two.ok("compat", "composition.toml", "--json").json
-    assert (told["fits"], told["advice"]["strategy"]) == (True, "linear")
+    assert (told["fits"], told["advice"]["strategy"]) == (True, "core_space")
     assert [layer["layer"] for layer in told["pairs"][0]["layers"]] == [0, 1]
     assert [row["module"] for row in told["pairs"][0]["per_module"]] == list(MODULES)
     again = two("compat", "./one", "./two", "--picture", "met.png")

@@ -26,15 +26,23 @@ def of(*pairs: PairFigures, **changes: Any) -> Advice:
     return advise(replace(TWO, pairs=pairs, **changes))
 
 
-def test_nearly_orthogonal_adapters_are_added_exactly_even_if_their_sum_could_be_cut() -> None:
+def test_nearly_orthogonal_adapters_are_trimmed_between_their_spans() -> None:
     for kept in (15, 4):
         found = of(APART, kept_rank=kept)
-        assert (found.strategy, found.rank, found.weights) == ("linear", None, (1.0, 1.0))
+        assert (found.strategy, found.rank, found.weights) == (CORE_SPACE, None, (1.0, 1.0))
         assert "nearly orthogonal (overlap 0.05, cosine +0.01)" in found.reasons[0]
+        assert found.options == {}
+    assert of(APART, rank=120, kept_rank=70).options == {"keep": 0.99}
+
+
+def test_adapters_that_share_no_module_are_added_exactly() -> None:
+    found = of()
+    assert (found.strategy, found.rank, found.worst) == ("linear", None, None)
+    assert found.reasons[0].startswith("a and b share no module")
 
 
 def test_a_sum_larger_than_the_matrix_is_cut_to_the_rank_that_keeps_99_percent() -> None:
-    found = of(APART, rank=120, kept_rank=70)
+    found = of(rank=120, kept_rank=70)
     assert (found.strategy, found.rank) == (SVD, 70)
     assert "rank 120 is past 100" in found.reasons[1]
 
@@ -127,7 +135,7 @@ class TestConstructed:
         one = adapter("a", shapes=shapes, tensors=self.pair(columns[:4], rows[:, :4]))
         two = adapter("b", shapes=shapes, tensors=self.pair(columns[4:8], rows[:, 4:8]))
         relation, found = self.advised([one, two])
-        assert (found.strategy, found.weights) == ("linear", (1.0, 1.0))
+        assert (found.strategy, found.weights) == (CORE_SPACE, (1.0, 1.0))
         assert relation.pairs[0].overlap == pytest.approx(0.0)
         assert relation.pairs[0].cosine == pytest.approx(0.0)
 
