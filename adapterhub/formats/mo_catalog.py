@@ -57,10 +57,12 @@ def decode_mo(data: bytes, *, name: str) -> Catalog:
 
 
 def _order(data: bytes, name: str) -> str:
-    for order in "<>" if len(data) >= _HEAD else "":
-        if struct.unpack_from(f"{order}I", data)[0] == _MAGIC:
-            return order
-    _refuse(name, "is no compiled gettext catalog, or cut off")
+    fits = [
+        o for o in "<>" if len(data) >= _HEAD and struct.unpack_from(f"{o}I", data)[0] == _MAGIC
+    ]
+    if not fits:
+        _refuse(name, "is no compiled gettext catalog, or cut off")
+    return fits[0]
 
 
 def _strings(data: bytes, table: int, count: int, order: str, name: str) -> list[bytes]:

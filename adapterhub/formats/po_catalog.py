@@ -57,7 +57,9 @@ def charset_of(data: bytes, name: str) -> str:
     try:
         return codecs.lookup(found).name
     except LookupError:
-        raise FormatError(f"{name} is written in {found!r}, which nobody knows", hint=HINT) from None
+        raise FormatError(
+            f"{name} is written in {found!r}, which nobody knows", hint=HINT
+        ) from None
 
 
 def parse_headers(text: str) -> dict[str, str]:
@@ -167,15 +169,16 @@ class _Parser:
         texts = {key: "".join(parts) for key, parts in draft.parts.items()}
         forms = [text for key, text in texts.items() if key.startswith("msgstr")]
         if not forms:
-            self._line = draft.line
-            self._refuse("an entry without a msgstr")
+            self._refuse("an entry without a msgstr", draft.line)
         if len(forms) > MAX_PLURALS:
-            self._refuse(f"more than {MAX_PLURALS} plural forms")
+            self._refuse(f"more than {MAX_PLURALS} plural forms", draft.line)
         if not texts["msgid"] and "msgctxt" not in texts:
-            self._header(forms[0])
+            if self.headers is not None:
+                self._refuse("a second header (an empty msgid)", draft.line)
+            self.headers = parse_headers(forms[0])
             return
         if len(self.entries) == MAX_ENTRIES:
-            self._refuse(f"more than {MAX_ENTRIES:,} entries")
+            self._refuse(f"more than {MAX_ENTRIES:,} entries", draft.line)
         self.entries.append(
             Entry(
                 source=texts["msgid"],
@@ -186,11 +189,6 @@ class _Parser:
                 line=draft.line,
             )
         )
-
-    def _header(self, text: str) -> None:
-        if self.headers is not None:
-            self._refuse("a second header (an empty msgid)")
-        self.headers = parse_headers(text)
 
     def _kinds(self) -> set[str]:
         return {key.partition(" ")[0] for key in self._draft.parts} if self._draft else set()
@@ -212,5 +210,5 @@ class _Parser:
             self._refuse(f"\\{code} is no ASCII character")
         return chr(value)
 
-    def _refuse(self, fact: str) -> NoReturn:
-        raise FormatError(f"{self.name} line {self._line}: {fact}", hint=HINT)
+    def _refuse(self, fact: str, line: int | None = None) -> NoReturn:
+        raise FormatError(f"{self.name} line {line or self._line}: {fact}", hint=HINT)

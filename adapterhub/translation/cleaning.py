@@ -19,7 +19,8 @@ LONGEST = 1000  # characters
 _TWO_FORMS = 2
 # Controls that a terminal obeys or that turn the direction of writing, and no characters at all.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\uf8ff\ufffd]")
-_IDENTIFIER = re.compile(r"\w+(?:[._]\w+)+")
+# A single underscore may be a mnemonic: Colo_rs.
+_IDENTIFIER = re.compile(r"\w+(?:\.\w+)+|[^\W_]+(?:_[^\W_]+){2,}")
 
 
 @dataclass(slots=True)
@@ -80,8 +81,8 @@ def _clean_catalog(
 def _forms(entry: Entry) -> list[tuple[str, str]] | None:
     """(source, target) of each form that English has too; None where they cannot be told.
 
-    A language with one form says it of any number, which in English is the plural. Of languages with
-    more than two, which form is English's plural depends on the number.
+    A language with one form says it of any number, which in English is the plural. Where there are
+    more than two, which of them is English's plural depends on the number.
     """
     if entry.plural is None:
         return [(entry.source, entry.translations[0])]
@@ -94,22 +95,27 @@ def _forms(entry: Entry) -> list[tuple[str, str]] | None:
 
 def fault(source: str, target: str, scripts: frozenset[str]) -> str | None:
     """Why a pair is left out, the first reason there is; None if it is good."""
+    return next(_faults(source, target, scripts), None)
+
+
+def _faults(source: str, target: str, scripts: frozenset[str]) -> Iterator[str]:
     if not source.strip() or not target.strip():
-        return "empty or not translated"
+        yield "empty or not translated"
     if _CONTROL.search(source) or _CONTROL.search(target):
-        return "control characters"
+        yield "control characters"
     if max(len(source), len(target)) > LONGEST:
-        return f"longer than {LONGEST:,} characters"
+        yield f"longer than {LONGEST:,} characters"
     if _same(source) == _same(target):
-        return "identical to the source"
-    words = prose(source)
-    if not _has("LATIN", words):
-        return "no word to translate"
+        yield "identical to the source"
+    if not _has("LATIN", prose(source)):
+        yield "no word to translate"
     if _IDENTIFIER.fullmatch(source.strip()):
-        return "the source is an identifier"
+        yield "the source is an identifier"
     if any(source.count(mark) > target.count(mark) for mark in "|^"):
-        return "the source carries its context"
-    return disagreement(source, target) or _script_fault(prose(target), scripts)
+        yield "the source carries its context"
+    found = disagreement(source, target) or _script_fault(prose(target), scripts)
+    if found is not None:
+        yield found
 
 
 def _script_fault(words: str, scripts: frozenset[str]) -> str | None:

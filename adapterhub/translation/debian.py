@@ -22,8 +22,11 @@ def debian_files(name: str, language: str, system: Path) -> tuple[Facts, dict[st
     there is neither, or nothing of it in any language."""
     listed = [path for path in _listed(name, system) if languages_of(path)]
     if listed:
-        files = {path: system / path for path in listed if (system / path).is_file()}
-        return _facts(name, system), files
+        # A link is another name of a catalog that is there.
+        files = {path: system / path for path in listed}
+        return _facts(name, system), {
+            path: file for path, file in files.items() if file.is_file() and not file.is_symlink()
+        }
     found = _domain(name, language, system)
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""What a package says of its version and licence: Python's METADATA, Debian's control and copyright.
+"""What a package says of its version and licence: METADATA, or Debian's control and copyright.
 
 Says what is written there, and None where nothing is; what a licence allows is not known here.
 """
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from email.parser import HeaderParser
 
-_LONGEST = 100  # some put the whole text of a licence into the field
+_LONGEST = 100
 _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])")
 
 
@@ -21,19 +21,21 @@ class Facts:
 
 
 def python_facts(metadata: str) -> Facts:
-    """Of a METADATA or PKG-INFO: License-Expression, else the classifiers, else a short License."""
+    """Of a METADATA or PKG-INFO: License-Expression, else the classifiers, else the first
+    line of License."""
     fields = HeaderParser().parsestr(metadata)
     classified = [
         text.rpartition(" :: ")[2]
         for text in fields.get_all("Classifier", [])
         if text.startswith("License :: ") and text != "License :: OSI Approved"
     ]
-    written = (fields["License"] or "").strip()
-    short = written if 0 < len(written) <= _LONGEST and "\n" not in written else None
+    # Some put the whole text into the field, which begins with the licence's name.
+    written = (fields["License"] or "").strip().partition("\n")[0].strip()
+    short = written if len(written) <= _LONGEST else None
     return Facts(
         name=fields["Name"],
         version=fields["Version"],
-        licence=fields["License-Expression"] or ", ".join(classified) or short,
+        licence=fields["License-Expression"] or ", ".join(classified) or short or None,
     )
 
 

@@ -67,7 +67,7 @@ def _tags(text: str) -> Counter[str]:
 
 
 def _mnemonics(text: str) -> Counter[str]:
-    """`_File` is 파일(_F): the letter may be another. Names such as `file_name` are the same on both
+    """`_File` is 파일(_F), and may be another letter. Names such as `file_name` are the same on both
     sides and do no harm."""
     return Counter(_MNEMONIC.findall(_ENTITY.sub("", _TAG.sub("", text))))
 

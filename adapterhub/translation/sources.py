@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from adapterhub.domain.gettext import Catalog, Package
-from adapterhub.errors import MismatchError, NotFoundError, UsageError
+from adapterhub.errors import FormatError, MismatchError, NotFoundError, UsageError
 from adapterhub.formats.mo_catalog import decode_mo
 from adapterhub.formats.po_catalog import MAX_BYTES, decode_po
 from adapterhub.hub.files import disk, read_bytes
@@ -54,13 +54,13 @@ def _single(path: Path, language: str) -> Package:
     said = catalog.headers.get("language", "")
     if is_code(said) and not same_language(said, language):
         raise MismatchError(f"{path} is in {said!r}, not in {language!r}", hint=f"--to {said}")
-    return Package(name=path.stem, catalogs=(catalog,))
+    return Package(name=_printable(path.stem), catalogs=(catalog,))
 
 
 def _package(source: str, facts: Facts, files: Files, language: str) -> Package:
     chosen = _in_language(source, files, language)
     return Package(
-        name=facts.name or Path(source).name,
+        name=_printable(facts.name or Path(source).name),
         version=facts.version,
         licence=facts.licence,
         catalogs=tuple(_decode(inside, _bytes(files[inside]), source) for inside in chosen),
@@ -90,7 +90,14 @@ def _decode(inside: str, data: bytes, source: str) -> Catalog:
     decode = decode_po if inside.endswith(".po") else decode_mo
     # An error says in which of many packages it is; the rows name the path inside alone.
     label = inside if inside == source else f"{source}: {inside}"
-    return replace(decode(data, name=label), name=inside)
+    return replace(decode(data, name=label), name=_printable(inside))
+
+
+def _printable(name: str) -> str:
+    """Rows say where they are from, and are UTF-8."""
+    if not name.isprintable():
+        raise FormatError(f"{name!r} is no text that can be shown", hint="rename it")
+    return name
 
 
 def _of_path(path: Path, language: str) -> tuple[Facts, Files]:

@@ -105,7 +105,7 @@ def _show(document: dict[str, Any], out: Path, say: Output, *, dry_run: bool) ->
     if any(package["licence"] is None for package in document["packages"]):
         say.say("note: a package that says nothing of its licence may still have one: look there")
     if "held-out.jsonl" not in document["files"]:
-        say.say("note: nothing is held out, for there is one catalog: add --hold-out SOURCE")
+        say.say("note: nothing is held out, for all is from one catalog: add --hold-out SOURCE")
 
 
 def _line(package: dict[str, Any]) -> tuple[str, ...]:
