@@ -17,10 +17,11 @@ _FORMAT = re.compile(
     r"(?:\.(?:\*|\d{1,4}))?(?:hh?|ll?|[zjtLq])?(?P<kind>[diouxXeEfFgGcrsa]|<\w+>)"
     r"|%L?\d{1,2}"
     r"|\$\w+"
-    r"|[$%#]?\{\{[^{}]*\}\}|[$%#]?\{[^{}]*\}"
+    r"|[$%#]?\{\{[^{}]*\}\}|[$%#]?\{[^{}]*\}",
+    re.ASCII,  # letters of the language may follow at once: $list의
 )
 _TAG = re.compile(r"</?([^\s<>/]++)[^<>]*+>")
-_ENTITY = re.compile(r"&#?\w{1,12};")
+_ENTITY = re.compile(r"&#?\w{1,12};", re.ASCII)
 _MNEMONIC = re.compile(r"[_&](?=[^\W\d_])")
 _ELLIPSIS = re.compile(r"(?:\.\.\.|…)[\"')\]]*$")
 _COLON = re.compile(r"[:：]$")
@@ -67,8 +68,8 @@ def _tags(text: str) -> Counter[str]:
 
 
 def _mnemonics(text: str) -> Counter[str]:
-    """`_File` is 파일(_F), and may be another letter. Names such as `file_name` are the same on both
-    sides and do no harm."""
+    """`_File` is 파일(_F), and may be another letter. Names such as `file_name` are the same on
+    both sides and do no harm."""
     return Counter(_MNEMONIC.findall(_ENTITY.sub("", _TAG.sub("", text))))
 
 

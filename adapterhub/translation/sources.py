@@ -125,7 +125,7 @@ def _is_about(name: str) -> bool:
     return (
         name == "control"
         or (len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] == "METADATA")
-        or (len(parts) <= 2 and parts[-1] == "PKG-INFO")
+        or (len(parts) <= 2 and parts[-1:] == ("PKG-INFO",))
         or (name.startswith("usr/share/doc/") and len(parts) == 5 and parts[-1] == "copyright")
     )
 
