@@ -5,6 +5,8 @@ Knows nothing of catalogs. Links and devices are passed over.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import tarfile
@@ -13,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, NoReturn, cast
 
 from adapterhub.errors import FormatError, UsageError
 from adapterhub.formats.po_catalog import MAX_BYTES
@@ -31,8 +33,10 @@ _AR = b"!<arch>\n"
 _AR_HEAD = 60
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError,
-    NotImplementedError, RuntimeError, ValueError,
+    NotImplementedError, RuntimeError, ValueError, MemoryError,
 )  # fmt: skip
+_PACKINGS = {"gz": b"\x1f\x8b", "xz": b"\xfd7zXZ\0", "bz2": b"BZh"}
+_BLOCK = 512
 
 Wanted = Callable[[str], bool]
 
@@ -62,7 +66,9 @@ def read_archive(path: Path, wanted: Wanted) -> dict[str, bytes]:
 def _sound(name: str) -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not an unpacker's
         fact = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{name} cannot be unpacked: {fact}", hint=_AGAIN) from error
 
@@ -92,18 +98,40 @@ def _zip_members(file: IO[bytes], wanted: Wanted) -> Iterator[tuple[str, IO[byte
 
 
 def _tar_members(file: IO[bytes], wanted: Wanted, name: str) -> Iterator[tuple[str, IO[bytes]]]:
-    unpacked = 0
+    head = file.read(6)
+    file.seek(0)
+    packing = next((p for p, magic in _PACKINGS.items() if head.startswith(magic)), "tar")
+    return _unpacked_members(file, packing, wanted, name)
+
+
+def _unpacked_members(
+    file: IO[bytes], packing: str, wanted: Wanted, name: str
+) -> Iterator[tuple[str, IO[bytes]]]:
+    stream = _Tail(_unpacked(file, packing), name)
     # As a stream: what is not wanted is passed over and never kept.
-    with tarfile.open(fileobj=file, mode="r|*") as archive:
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
-            unpacked += member.size
-            if unpacked > MAX_UNPACKED:
-                _refuse(f"{name} unpacks to more than {MAX_UNPACKED:,} bytes")
             inside = member.name.removeprefix("./").lstrip("/")
             if member.isreg() and wanted(inside):
                 content = archive.extractfile(member)
                 assert content is not None  # a regular file has some
                 yield inside, content
+    while stream.read(1 << 20):
+        pass
+    # tarfile takes the end of the bytes for the end of the archive.
+    if stream.tail != bytes(_BLOCK):
+        _refuse(f"{name} is cut off")
+
+
+def _unpacked(file: IO[bytes], packing: str) -> IO[bytes]:
+    """These raise EOFError where the packed bytes end too early."""
+    if packing == "gz":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+    if packing == "xz":
+        return cast("IO[bytes]", lzma.LZMAFile(file))
+    if packing == "bz2":
+        return cast("IO[bytes]", bz2.BZ2File(file))
+    return file
 
 
 def _deb_members(file: IO[bytes], wanted: Wanted, name: str) -> Iterator[tuple[str, IO[bytes]]]:
@@ -121,7 +149,8 @@ def _deb_members(file: IO[bytes], wanted: Wanted, name: str) -> Iterator[tuple[s
                     f"{name} is packed with {packing}, which is not read here",
                     hint=f"dpkg-deb -x {name} DIR, then name that folder: ./DIR",
                 )
-            yield from _tar_members(_Part(file, size), parts[kind], name)
+            part_file = cast("IO[bytes]", _Part(file, size))
+            yield from _unpacked_members(part_file, packing, parts[kind], name)
         file.seek(start + size + size % 2)
 
 
@@ -130,6 +159,25 @@ def _ar_head(head: bytes, name: str) -> tuple[str, int]:
     if len(head) < _AR_HEAD or head[58:] != b"`\n" or not size.isdigit():
         _refuse(f"{name} is cut off or damaged")
     return head[:16].decode("ascii", "replace").rstrip(" /"), int(size)
+
+
+class _Tail(io.RawIOBase):
+    """A stream that remembers its last block, and has a limit."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name, self._count = file, name, 0
+        self.tail = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._count += len(data)
+        if self._count > MAX_UNPACKED:
+            _refuse(f"{self._name} unpacks to more than {MAX_UNPACKED:,} bytes")
+        self.tail = (self.tail + data)[-_BLOCK:]
+        return data
 
 
 class _Part(io.RawIOBase):

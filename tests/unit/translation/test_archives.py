@@ -43,7 +43,8 @@ def test_what_is_wanted_is_read(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_cut_off_is_refused(name: str, tmp_path: Path) -> None:
-    cut = MADE[name][: len(MADE[name]) // 2]
+    # Behind the second file of a plain tar, in the midst of the others.
+    cut = MADE[name][: 2048 if name == "x.tar" else len(MADE[name]) // 2]
     with pytest.raises(FormatError, match=name.replace(".", r"\.")) as caught:
         read_archive(write(tmp_path, name, cut), wanted)
     assert caught.value.hint

@@ -85,5 +85,5 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(DataError, match="no pair is left: identical to the source"):
         make_corpus([package("x", {"OK": "OK"})], [], language="ko", template="{source}")
     for template in ("Translate", "{source} {source}"):
-        with pytest.raises(UsageError, match="does not say {source} once"):
+        with pytest.raises(UsageError, match=r"does not say \{source\} once"):
             check_template(template)

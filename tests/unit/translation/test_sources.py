@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_an_installed_package_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     record = "".join(f"{name},,\n" for name in files).encode()
     lay(tmp_path, {**files, "greeter-1.2.dist-info/RECORD": record})
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     assert facts(find_package("greeter", "ko")) == ("Greeter", "1.2", "MIT")
 
 
