@@ -151,7 +151,10 @@ def _deb_members(file: IO[bytes], wanted: Wanted, name: str) -> Iterator[tuple[s
                 )
             part_file = cast("IO[bytes]", _Part(file, size))
             yield from _unpacked_members(part_file, packing, parts[kind], name)
+            del parts[kind]
         file.seek(start + size + size % 2)
+    if parts:
+        _refuse(f"{name} holds no {min(parts)}")
 
 
 def _ar_head(head: bytes, name: str) -> tuple[str, int]:
