@@ -93,7 +93,7 @@ def _limited(members: Iterator[tuple[str, IO[bytes]]], name: str) -> dict[str, b
 def _zip_members(file: IO[bytes], wanted: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if not member.is_dir() and wanted(member.filename):
+            if wanted(member.filename) and not member.is_dir():
                 yield member.filename, archive.open(member)
 
 

@@ -57,8 +57,8 @@ def _clean_catalog(
     for entry in catalog.entries:
         forms = _forms(entry)
         if entry.fuzzy or forms is None:
-            reason = "fuzzy" if entry.fuzzy else "plural forms that do not pair one to one"
-            found.left_out[reason] += 1
+            unpaired = "plural forms that do not pair one to one"
+            found.left_out["fuzzy" if entry.fuzzy else unpaired] += 1
             continue
         for raw_source, raw_target in forms:
             source = unicodedata.normalize("NFC", raw_source)

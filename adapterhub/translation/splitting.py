@@ -60,6 +60,6 @@ def divide(
 
 
 def folded(text: str) -> str:
-    """Lower-case words alone, every number 0. A text without any stands for itself."""
+    """Lower-case letters alone, every number 0. A text without any stands for itself."""
     numbered = re.sub(r"\d+", "0", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(re.split(r"[\W_]+", numbered)).strip() or text
+    return re.sub(r"[\W_]+", "", numbered) or text

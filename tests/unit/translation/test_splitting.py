@@ -20,7 +20,7 @@ HELD = frozenset({("app", "b.po")})
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Save file", "save  FILE."), ("2 items", "“10” items!"), ("e-mail", "E mail"), ("Ａ", "a")],
+    [("Save file", "save  FILE."), ("2 items", "“10” items!"), ("p.m.", "PM"), ("Ａ", "a")],
 )
 def test_case_digits_and_punctuation_make_no_difference(one: str, other: str) -> None:
     assert folded(one) == folded(other)
