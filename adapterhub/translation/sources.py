@@ -46,7 +46,10 @@ def find_package(source: str, language: str, *, system: Path = SYSTEM) -> Packag
     for found in (_installed(source), debian_files(source, language, system)):
         if found is not None:
             return _package(source, *found, language)
-    raise NotFoundError(f"no package or domain is called {source!r} on this machine", hint=_NAMES)
+    raise NotFoundError(
+        f"no package with catalogs, and no domain, is called {source!r} on this machine",
+        hint=_NAMES,
+    )
 
 
 def _single(path: Path, language: str) -> Package:

@@ -156,7 +156,11 @@ def test_a_source_is_preferred_to_what_was_compiled_from_it(tmp_path: Path) -> N
     [
         ("./none.whl", NotFoundError, "there is no file or folder none.whl"),
         ("./none.po", NotFoundError, "there is no file"),
-        ("no-such-package", NotFoundError, "no package or domain is called 'no-such-package'"),
+        (
+            "no-such-package",
+            NotFoundError,
+            "no package with catalogs, and no domain, is called 'no-such-pack",
+        ),
         ("./text.txt", UsageError, "text.txt is no archive, catalog or folder"),
         ("./x.whl", NotFoundError, "x.whl has no catalog in 'ja'"),
     ],
