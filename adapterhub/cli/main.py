@@ -25,6 +25,7 @@ COMMANDS = {
     "pull": (f"{_AT}.pull:pull", "Fetch an adapter and check its bytes."),
     "run": (f"{_AT}.run:run", "Ask an adapter, or a composition of several, something."),
     "train": (f"{_AT}.train:train", "Train an adapter on a frozen base."),
+    "gettext": (f"{_AT}.gettext:gettext", "Make rows of the translations that software ships."),
     "design": (f"{_AT}.design:design", "Write a prompt as an adapter: nothing is trained."),
     "eval": (f"{_AT}.evaluate:evaluate", "Compare adapters with their base on the same items."),
     "stack": (f"{_AT}.stack:stack", "Put several adapters together."),

@@ -18,6 +18,7 @@ OPTIONS = {
     "--json",
     "design": "--out --base --system --template --example --examples --choose --data --score "
     "--trials --validate --seed --overwrite --device --json",
+    "gettext": "--to --out --hold-out --template --dry-run --json",
     "eval": "--task --limit --seed --base --device --json",
     "stack": "--from --strategy --weights --rank --search-weights --task --limit --trials --out "
     "--overwrite --device --allow --base --dry-run --json",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapter_files import lora_tensors, write_lora
+from tests.catalog_files import write_wheel
 from tests.command_line import CommandLine
 
 # Python runs sitecustomize before anything else, and asks what is first on the meta path first.
@@ -54,6 +55,11 @@ def test_everything_but_models_works(bare: CommandLine) -> None:
         bare.ok("lint", "acme/tiny-lora", "--target", target)
     assert "unchecked" in bare.ok("verify", "acme/tiny-lora").out
     bare.ok("rm", "-y", "acme/tiny-lora")
+
+
+def test_rows_are_made_of_translations(bare: CommandLine, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "greeter.whl")
+    bare.ok("gettext", "./greeter.whl", "--to", "ko", "-o", "en2ko")
 
 
 def test_a_project_is_locked_and_brought_here(bare: CommandLine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import tomli_w
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from adapterhub.domain.peft_keys import KEYS
 from adapterhub.hub.sealed import SEAL, encode_plain
+from tests.catalog_files import deb, mo, tarred, zipped
 from tests.fuzz.targets import TARGETS
 
 TEXT = st.text(max_size=30)
@@ -95,6 +97,22 @@ def _record() -> st.SearchStrategy[bytes]:
     return _entries().map(lambda entries: _merged("record", {"entries": entries, SEAL: None}))
 
 
+def _po() -> st.SearchStrategy[bytes]:
+    """Keywords in any order, with any texts."""
+    word = st.sampled_from(["msgid", "msgstr", "msgctxt", "msgid_plural", "msgstr[0]", "msgstr[1]"])
+    line = st.builds(lambda key, text: f'{key} "{text}"', word | PLAIN, PLAIN)
+    return st.lists(line | PLAIN | st.just("#, fuzzy"), max_size=9).map(
+        lambda lines: "\n".join(lines).encode()
+    )
+
+
+def _packed(pack: Callable[[dict[str, bytes]], bytes]) -> st.SearchStrategy[bytes]:
+    """Members of any names and bytes."""
+    places = st.sampled_from(["a/ko/LC_MESSAGES/a.mo", "ko.po", "x.dist-info/METADATA", "PKG-INFO"])
+    names = places | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
+    return st.dictionaries(names, st.binary(max_size=40) | st.just(TARGETS["po"].good[0])).map(pack)
+
+
 SHAPED: dict[str, st.SearchStrategy[bytes]] = {
     "config": st.sampled_from(sorted(KEYS)).flatmap(_config),
     "weights": (st.dictionaries(TEXT | st.just("__metadata__"), ENTRY | JSON, max_size=4)).map(
@@ -118,6 +136,16 @@ SHAPED: dict[str, st.SearchStrategy[bytes]] = {
     "rows": st.lists(JSON, max_size=4).map(
         lambda rows: b"\n".join(json.dumps(row).encode() for row in rows)
     ),
+    "po": _po(),
+    "mo": st.builds(
+        lambda pairs, order, revision: mo(pairs, order=order, revision=revision),
+        st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=4),
+        st.sampled_from("<>"),
+        st.integers(0, 2**32 - 1),
+    ),
+    "wheel": _packed(zipped),
+    "tar": _packed(tarred),
+    "deb": _packed(deb),
     "ref": TEXT.map(lambda text: text.encode(errors="replace")),
     "expression": st.lists(TEXT | st.just("0.5*u/a"), max_size=4).map(
         lambda parts: "+".join(parts).encode(errors="replace")

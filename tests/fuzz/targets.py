@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, parse_composition
@@ -21,11 +23,15 @@ from adapterhub.formats.base_spec import decode_base, encode_base
 from adapterhub.formats.card import read_front_matter, render_card
 from adapterhub.formats.composition_file import decode_composition, encode_composition
 from adapterhub.formats.manifest import decode_manifest, encode_manifest
+from adapterhub.formats.mo_catalog import decode_mo
+from adapterhub.formats.po_catalog import decode_po
 from adapterhub.formats.recipe_file import decode_recipe, encode_recipe, published_recipe
 from adapterhub.formats.rows import read_rows, row_to_messages
 from adapterhub.formats.safetensors_header import find_nonfinite, find_zero, read_header
 from adapterhub.hub.paths import check_paths
+from adapterhub.translation.sources import find_package
 from tests.adapter_files import CONFIG, lora_tensors, safetensors
+from tests.catalog_files import HEADER, WORDS, deb, greeter, mo, po, tarred, zipped
 from tests.fuzz.hub_targets import HUB_TARGETS
 from tests.fuzz.target import Target
 from tests.peft_releases import ADDED, written
@@ -61,6 +67,10 @@ def _recipe(data: bytes) -> None:
 def _rows(data: bytes) -> None:
     for line, row in read_rows(_file(data, "rows.jsonl")):
         row_to_messages(row, line, "rows.jsonl")
+
+
+def _package(ending: str) -> Callable[[bytes], Any]:
+    return lambda data: find_package(str(_file(data, f"p{ending}")), "ko")
 
 
 def _file(data: bytes, name: str) -> Path:
@@ -121,6 +131,12 @@ _ROWS = (
     b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
     b'{"prompt": "a", "completion": "b", "system": "c"}\n'
 )
+_PLURAL = 'msgctxt "m"\nmsgid "a"\nmsgid_plural "%d"\nmsgstr[0] "\\t\\x41"\n#~ msgid "o"\n'
+_MO = (
+    (b"", b"Content-Type: text/plain; charset=EUC-KR\n"),
+    (b"m\x04a\0%d", "한".encode("euc-kr")),
+)
+_KOREAN = {"./usr/share/locale/ko/LC_MESSAGES/g.po": po(WORDS), "./usr/share/doc/g/copyright": b""}
 
 TARGETS: dict[str, Target] = {
     "weights": Target((safetensors(lora_tensors(), {"format": "pt"}),), _weights),
@@ -141,6 +157,17 @@ TARGETS: dict[str, Target] = {
         lambda data: read_front_matter(data.decode(errors="replace")),
     ),
     "rows": Target((_ROWS,), _rows),
+    "po": Target(
+        (po(WORDS), f"{HEADER}#, fuzzy\n{_PLURAL}".encode()),
+        lambda data: decode_po(data, name="ko.po"),
+    ),
+    "mo": Target(
+        (mo(_MO), mo(_MO, order=">", revision=1, dependent=1)),
+        lambda data: decode_mo(data, name="ko.mo"),
+    ),
+    "wheel": Target((zipped(greeter()),), _package(".whl")),
+    "tar": Target((tarred(_KOREAN), tarred(_KOREAN, packing="")), _package(".tar")),
+    "deb": Target((deb(_KOREAN), deb(_KOREAN, packing="gz")), _package(".deb")),
     "ref": Target((b"team:user/en2ko-lora@refs/pr/1",), lambda data: parse_ref(_text(data))),
     "expression": Target((b"u/a+0.5*u/b@v1",), lambda data: parse_composition(_text(data))),
     "paths": Target(

@@ -1,0 +1,1 @@
+"""Parallel text from the translations that software ships: found, cleaned, split, made rows of."""
