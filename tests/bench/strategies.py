@@ -6,8 +6,9 @@ A LoRA of rank 16 for each bundled task and seed, on SmolLM2-135M-Instruct in NF
 or GGUF file of --source). Then exact match on held-out items, the same for every row: the base,
 each adapter alone, both attached, both merged by every strategy of the catalog with its default
 options (rank 16 unless it keeps ranks), as `compat` recommends, and by peft's
-`add_weighted_adapter` with rank 16 and our densities; every weight is 1 but compat's. One engine
-asks them all. HOME keeps the trained adapters; figures and item scores go to HOME/strategies.json.
+`add_weighted_adapter` with rank 16 and our densities; every weight is 1 but compat's. Of each seed
+one engine asks them all, the seeds side by side. HOME keeps the trained adapters; figures and item
+scores go to HOME/strategies.json.
 
 An interval is 95%, of the mean paired difference on the same items. Each item's differences are
 averaged over the seeds first, so an item is one cluster; then comes the adjusted Wald interval of
@@ -142,21 +143,22 @@ def our_merges(
 
 
 def measure(
-    base: Base, folders: Mapping[str, Path], pair: Sequence[str], tasks: Sequence[TaskData]
+    name: str,
+    device: str,
+    folders: Mapping[str, Path],
+    pair: Sequence[str],
+    tasks: Sequence[TaskData],
 ) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Item scores by row and task, of the base, of each folder and of the pair attached."""
-    engine = open_engine(base)
-    for name, folder in folders.items():
-        engine.rack.attach(name, read_folder(folder))
-    subjects: list[tuple[str, Slots]] = [(name, ((name, 1.0),)) for name in folders]
-    subjects.append((ATTACHED, tuple((name, 1.0) for name in pair)))
-    try:
-        found = evaluate(engine, subjects, tasks)
-    finally:
-        for name in folders:
-            engine.rack.detach(name)
+    """Item scores by row and task, of the base of this name, of each folder and of the pair
+    attached."""
+    engine = open_engine(load_base(find_base(name), device=device))
+    for slot, folder in folders.items():
+        engine.rack.attach(slot, read_folder(folder))
+    subjects: list[tuple[str, Slots]] = [(slot, ((slot, 1.0),)) for slot in folders]
+    subjects.append((ATTACHED, tuple((slot, 1.0) for slot in pair)))
+    found = evaluate(engine, subjects, tasks)
     scores = {(row.adapter, row.task): row.per_item for row in found.rows}
-    return scores | {(BASE, row.task): row.per_item for row in found.base_rows}
+    return {(BASE, row.task): row.per_item for row in found.base_rows} | scores
 
 
 def place(scores: Scores, advice: Mapping[str, Any], seed: int) -> str:
@@ -228,7 +230,7 @@ def compare(asked: argparse.Namespace, home: Path, pool: ProcessPoolExecutor) ->
                                          density(ours)) for kind, ours in PEERS.items()}
         )  # fmt: skip
     scores: Scores = {}
-    advice = []
+    advice, asking = [], []
     for seed, pair in enumerate(pairs):
         merged, advised = our_merges(pair, home / f"merged-{seed}", asked.device)
         advice.append(advised)
@@ -236,8 +238,11 @@ def compare(asked: argparse.Namespace, home: Path, pool: ProcessPoolExecutor) ->
         alone = dict(zip(names, pair, strict=True))
         by_peft = {name: future.result() for name, future in theirs[seed].items()}
         clock(f"seed {seed} merged by peft")
-        found = measure(base, alone | merged | by_peft, names, tasks)
-        for name in (BASE, *alone, ATTACHED, *merged, *by_peft):
+        folders = alone | merged | by_peft
+        asking.append(pool.submit(measure, base.spec.name, asked.device, folders, names, tasks))
+    for seed, future in enumerate(asking):
+        found = future.result()
+        for name in dict.fromkeys(name for name, _ in found):
             for task in names:
                 scores.setdefault(name, {}).setdefault(task, []).append(found[name, task])
         clock(f"seed {seed} asked {asked.limit} items of each task")
@@ -247,7 +252,7 @@ def compare(asked: argparse.Namespace, home: Path, pool: ProcessPoolExecutor) ->
             "peft": version("peft"), "torch": version("torch"),
             "seconds": time.perf_counter() - started,
         }  # fmt: skip
-        report(home, scores, advice, facts)
+        report(home, scores, advice[: seed + 1], facts)
 
 
 def main() -> None:
