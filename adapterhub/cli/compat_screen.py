@@ -12,6 +12,7 @@ from adapterhub.cli.output import Output
 from adapterhub.domain.composition import ATTACHED
 from adapterhub.domain.match import match_base
 from adapterhub.domain.refs import parse_ref
+from adapterhub.domain.scales import scales_text
 
 if TYPE_CHECKING:
     from adapterhub.compose.advice import Advice
@@ -58,6 +59,9 @@ class Answer:
         if any(weight != 1.0 for weight in advice.weights):
             # As one word, or a first weight below zero would be taken for an option.
             words.append(f"--weights={','.join(f'{weight:g}' for weight in advice.weights)}")
+        for member in self.members:
+            for pattern, factor in member.scales.items():
+                words += ["--scale", f"{self._word(member)}:{pattern}={factor!r}"]
         return shlex.join(words)
 
     def _word(self, member: Member) -> str:
@@ -150,6 +154,8 @@ def _show_adapters(answer: Answer, out: Output) -> None:
         header.append(f"on {answer.base.name}")
     out.table(header, rows)
     for outline in answer.outlines:
+        if outline.scales:
+            out.line(f"  {outline.ref} is scaled: {scales_text(outline.scales)}")
         if outline.unmergeable:
             out.line(f"  {outline.ref} is not merged: {outline.unmergeable}")
 
@@ -221,6 +227,7 @@ def _adapter(answer: Answer, index: int) -> dict[str, Any]:
         "ref": outline.ref,
         "sha256": member.sha256,
         "weight": outline.weight,
+        "scales": dict(outline.scales) or None,
         "method": outline.method,
         "modules": len(outline.sites),
         "rank": max((site.rank for site in outline.sites.values()), default=None),

@@ -19,6 +19,7 @@ from adapterhub.domain.manifest import (
     Result,
 )
 from adapterhub.domain.match import BaseMatch, base_text, match_base
+from adapterhub.domain.scales import scales_text
 from adapterhub.errors import NotFoundError, PluginError
 from adapterhub.hub.folder import COMPOSITION_METHOD, has_tensors
 from adapterhub.plugin.catalog import catalog
@@ -121,7 +122,8 @@ def _training(manifest: Manifest) -> str:
 
 
 def _parent(parent: Parent) -> str:
-    return f"{parent.weight:g} * {parent.ref} ({parent.sha256[:12]})"
+    scaled = f", {scales_text(parent.scales)}" if parent.scales else ""
+    return f"{parent.weight:g} * {parent.ref}{scaled} ({parent.sha256[:12]})"
 
 
 def _result(result: Result) -> str:

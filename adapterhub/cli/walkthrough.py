@@ -6,7 +6,7 @@ Uses the same functions as the commands; how it looks is the demo command's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +70,10 @@ def walk(home: Path, gguf: Path, size: Size, device: str | None, stage: Stage) -
     base = _add_base(gguf, device, stage)
     trained = tuple(_train(task, home, base, size, stage) for task in TASKS)
     _publish(trained, stage)
-    engine, subjects = _pull(base, stage)
+    engine, subjects, slots = _pull(base, stage)
     merged = _stack(subjects, home, stage)
-    found = _evaluate(engine, subjects, size, stage)
+    named = [(subject.name, own) for subject, own in zip(subjects, slots, strict=True)]
+    found = _evaluate(engine, named, size, stage)
     return Shown(
         evaluation=found,
         trained=trained,
@@ -80,7 +81,7 @@ def walk(home: Path, gguf: Path, size: Size, device: str | None, stage: Stage) -
         picture=_picture(trained, home),
         seconds=time.perf_counter() - started,
         engine=engine,
-        stack_slots=subjects[-1].slots,
+        stack_slots=slots[-1],
         stack_name=subjects[-1].name,
     )
 
@@ -129,7 +130,9 @@ def _publish(trained: tuple[Trained, ...], stage: Stage) -> None:
         stage.fact(f"{OWNER}/{task}@{pushed.commit[:7]} · {len(pushed.files)} files")
 
 
-def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...]]:
+def _pull(
+    base: Base, stage: Stage
+) -> tuple[ReferenceEngine, tuple[Subject, ...], tuple[Slots, ...]]:
     """Pull both into an empty cache, verify bytes and effect, and name the stack of the two."""
     from adapterhub.hub.client import pull
     from adapterhub.hub.verify import verify_folder
@@ -146,8 +149,7 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
     names = [f"{OWNER}/{task}" for task in TASKS]
     subjects = tuple(resolve_subject(name, fetch) for name in [*names, "+".join(names)])
     engine = open_engine(base)
-    for subject in subjects:
-        attach_subject(engine.rack, subject)
+    slots = tuple(attach_subject(engine.rack, subject) for subject in subjects)
     for subject in subjects[:-1]:
         report = verify_folder(subject.members[0].folder.path, base=base.spec)
         if not report.ok:
@@ -158,7 +160,7 @@ def _pull(base: Base, stage: Stage) -> tuple[ReferenceEngine, tuple[Subject, ...
         stage.fact(
             f"{subject.name}: digests match, {report.facts['tensors']} tensors fit, {verdict}"
         )
-    return engine, subjects
+    return engine, subjects, slots
 
 
 def _stack(subjects: tuple[Subject, ...], home: Path, stage: Stage) -> Merged:
@@ -183,7 +185,7 @@ def _stack(subjects: tuple[Subject, ...], home: Path, stage: Stage) -> Merged:
 
 
 def _evaluate(
-    engine: Engine, subjects: tuple[Subject, ...], size: Size, stage: Stage
+    engine: Engine, subjects: Sequence[tuple[str, Slots]], size: Size, stage: Stage
 ) -> Evaluation:
     from adapterhub.evaluate.runner import evaluate
     from adapterhub.evaluate.tasks.load import load_task
@@ -196,7 +198,7 @@ def _evaluate(
     with stage.bar("evaluating", total, "items") as advance:
         return evaluate(
             engine,
-            [(subject.name, subject.slots) for subject in subjects],
+            subjects,
             tasks,
             on_progress=lambda done, _, what: advance(done, what),
         )

@@ -144,7 +144,7 @@ def search_weights(
     Raises NoEffectError where nothing but the bare base is left.
     """
     from adapterhub.evaluate.weight_search import check_weighable, search
-    from adapterhub.runtime.subjects import slot_of
+    from adapterhub.runtime.subjects import slot_of, weights_on
 
     check_weighable(engine, [(member.ref, slot_of(member)) for member in members])
     say.say(asked.sentence(rows))
@@ -155,6 +155,11 @@ def search_weights(
             tuple((slot_of(member), member.weight) for member in members),
             rows,
             trials=asked.trials,
+            scaled={
+                slot_of(member): weights_on(engine.base, replace(member, weight=1.0))
+                for member in members
+                if member.scales
+            },
             on_trial=lambda trial: bar.update(line, advance=1, note=f"{trial.value:.4f}"),
         )
     _show(found, members, say)

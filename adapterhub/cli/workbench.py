@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.output import Output
+from adapterhub.cli.scaling import asked_scales, say_scaled
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.match import WRONG_BASE, another_base, match_base
 
@@ -35,12 +36,14 @@ def open_workbench(
     device: str | None,
     out: Output,
     allow: frozenset[str] = frozenset(),
+    scales: Sequence[str] = (),
 ) -> Workbench:
-    """Pull and verify what is named, find its base, load it once and attach everything."""
+    """Pull and verify what is named, find its base, load it once and attach everything; `scales` as
+    `--scale` has them."""
     from adapterhub.runtime.subjects import resolve_subject
 
-    fetch = fetcher(out)
-    subjects = tuple(resolve_subject(text, fetch, allow=allow) for text in texts)
+    fetch, asked = fetcher(out), asked_scales(scales, texts)
+    subjects = tuple(resolve_subject(text, fetch, allow=allow, scales=asked) for text in texts)
     spec = choose_base(subjects, base_name, out, allow=allow)
     return _loaded(spec, subjects, device=device, out=out, allow=allow)
 
@@ -108,6 +111,8 @@ def _loaded(
 
     engine = open_engine(load_base(spec, device=device))
     slots = tuple(attach_subject(engine.rack, subject) for subject in subjects)
+    for subject, own in zip(subjects, slots, strict=True):
+        say_scaled(subject, own, out)
     members = {member.identity: member for subject in subjects for member in subject.members}
     check_members(engine, list(members.values()), allow=allow, say=out.say)
     for member in members.values():

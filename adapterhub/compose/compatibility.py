@@ -11,7 +11,13 @@ from itertools import combinations
 
 from adapterhub.compose.advice import KEPT, Advice, Figures, advise, balance
 from adapterhub.compose.executor import NOTHING
-from adapterhub.compose.fit import check_base, check_layouts, check_shapes, check_stackable
+from adapterhub.compose.fit import (
+    check_base,
+    check_layouts,
+    check_scales,
+    check_shapes,
+    check_stackable,
+)
 from adapterhub.compose.members import Member
 from adapterhub.compose.outline import Outline
 from adapterhub.compose.pairs import PairFigures, gathered
@@ -107,10 +113,13 @@ def relate(
     weights, _ = balance(
         names, weights=[term.weight for term in plan.terms], norms=norms, pairs=pairs
     )
-    terms = tuple(replace(t, weight=w) for t, w in zip(plan.terms, weights, strict=True))
     judged = found
-    if terms != plan.terms:
-        judged = tuple(relations(own, replace(plan, terms=terms), on_step=on_step))
+    if tuple(weights) != tuple(term.weight for term in plan.terms):
+        advised = [
+            (member, replace(outline, weight=weight))
+            for (member, outline), weight in zip(chosen, weights, strict=True)
+        ]
+        judged = tuple(relations(own, _planned(advised, allow)[1], on_step=on_step))
     return Relation(
         names=names,
         norms=norms,
@@ -186,7 +195,11 @@ def _bases(one: Outline, other: Outline) -> Bases:
 
 
 def _of_one(outline: Outline) -> Callable[[], object]:
-    return lambda: check_stackable([outline])
+    def check() -> None:
+        check_stackable([outline])
+        check_scales([outline])
+
+    return check
 
 
 def _of_two(pair: tuple[Outline, Outline], allow: Collection[str]) -> Callable[[], object]:

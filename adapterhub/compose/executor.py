@@ -112,13 +112,16 @@ def _results(
     combine: Combine = load_target(plan.strategy.target)
 
     def one(step: Step, patches: Sequence[Affine]) -> tuple[Step, Affine, _Done]:
-        weights = [plan.terms[part.member].weight for part in step.parts]
+        weights = [part.weight for part in step.parts]
         deltas = Deltas([_moved(patch, device) for patch in patches])
         stored = _stored(combine(deltas, weights, rank=plan.limit, **plan.options), step, plan)
         return step, stored, _judged(step, deltas, weights, stored)
 
     with ExitStack() as files:
-        streams = [files.enter_context(open_patches(member)) for member in members]
+        streams = [
+            files.enter_context(open_patches(member, only=plan.modules(index)))
+            for index, member in enumerate(members)
+        ]
         # Files are read in the plan's order, by one thread.
         read = ((step, [streams[p.member].take(step.module) for p in step.parts])
                 for step in plan.steps)  # fmt: skip

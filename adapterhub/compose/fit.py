@@ -13,6 +13,7 @@ from adapterhub.compose.outline import Outline
 from adapterhub.domain.layout import parts_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.match import base_text, match_records
+from adapterhub.domain.scales import module_weights
 from adapterhub.errors import CapabilityError, MismatchError
 
 DIFFERENT_BASE = "different-base"
@@ -26,6 +27,30 @@ def check_stackable(outlines: Sequence[Outline]) -> None:
                 f"{outline.ref} is a {outline.method} adapter, and {outline.method} does not stack",
                 hint="run it alone; `adapterhub methods` shows which methods stack",
             )
+
+
+def check_scales(outlines: Sequence[Outline]) -> None:
+    """Raises CapabilityError naming the adapter whose method knows no weight of a module, and
+    UsageError for a pattern that is about no module of its adapter, where those are known."""
+    for outline in outlines:
+        if not outline.scales:
+            continue
+        if not outline.scalable:
+            raise unscalable(outline.ref, outline.method)
+        if outline.modules is not None:
+            module_weights(
+                outline.ref,
+                weight=outline.weight,
+                scales=outline.scales,
+                modules=outline.modules,
+            )
+
+
+def unscalable(ref: str, method: str) -> CapabilityError:
+    return CapabilityError(
+        f"{ref} is a {method} adapter, and {method} gives no module a weight of its own",
+        hint="leave its scales out; `adapterhub methods` shows which methods take module-weights",
+    )
 
 
 def check_mergeable(outlines: Sequence[Outline]) -> None:

@@ -7,9 +7,9 @@ is not known here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from adapterhub.domain.digest import digest_of
 from adapterhub.domain.method import Capability
 from adapterhub.domain.patch import Affine, Patch
 from adapterhub.domain.protocols import LoadedBase
+from adapterhub.domain.scales import NO_SCALES, Scales
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, PluginError, UsageError
 from adapterhub.formats.safetensors_header import Header, read_header
 from adapterhub.hub.files import disk
@@ -37,7 +38,8 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One adapter with its weight; `remote` is where it was pulled from.
+    """One adapter with its weight, and what some of its modules have beside it; `remote` is where
+    it was pulled from.
 
     `sha256` is that of its weights file as it was opened. Where its method has no tensors, its
     config is the whole adapter, and `sha256` the digest of the config's canonical JSON.
@@ -47,6 +49,7 @@ class Member:
     folder: AdapterFolder
     sha256: str
     weight: float = 1.0
+    scales: Scales = field(default_factory=dict)
     commit: str | None = None
     remote: str | None = None
 
@@ -66,6 +69,7 @@ def open_member(
     folder: AdapterFolder,
     *,
     weight: float = 1.0,
+    scales: Scales = NO_SCALES,
     commit: str | None = None,
     remote: str | None = None,
 ) -> Member:
@@ -76,8 +80,9 @@ def open_member(
         with disk("read", path), path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Member(
-        ref=ref, folder=folder, sha256=sha256, weight=weight, commit=commit, remote=remote
-    )
+        ref=ref, folder=folder, sha256=sha256, weight=weight, scales=dict(scales), commit=commit,
+        remote=remote,
+    )  # fmt: skip
 
 
 def outline(member: Member) -> Outline:
@@ -90,34 +95,51 @@ def outline(member: Member) -> Outline:
     manifest = member.folder.manifest
     record = catalog().method_for(manifest)
     stackable = Capability.STACK in record.capabilities
-    sites: dict[str, Site] = {}
-    reason: str | None = None
+    found = _Described()
     # A method that does not stack is refused by name, so its patches need no description.
     if stackable:
         try:
-            sites, reason = _deltas(member, _hollow_state(member))
+            found = _described(member, _hollow_state(member))
         except RuntimeError:  # torch's, for a value asked of a tensor that has none
-            sites, reason = _deltas(member, _whole_state(member))
+            found = _described(member, _whole_state(member))
     return Outline(
         ref=member.ref,
         weight=member.weight,
+        scales=member.scales,
         method=record.name,
         stackable=stackable,
+        scalable=Capability.MODULE_WEIGHTS in record.capabilities,
         base=manifest.base,
-        sites=sites,
-        unmergeable=reason,
+        sites=found.sites,
+        modules=found.modules,
+        unmergeable=found.reason,
     )
 
 
-def _deltas(member: Member, state: Mapping[str, Any]) -> tuple[dict[str, Site], str | None]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Described:
     """The deltas up to the first patch that is none, and what is said of that one."""
+
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    modules: tuple[str, ...] | None = None
+    reason: str | None = None
+
+
+def _described(member: Member, state: Mapping[str, Any]) -> _Described:
+    """Behind the first patch that is no delta, only names are of interest, and to scales alone."""
     sites: dict[str, Site] = {}
+    patches = _describe(member, state)
     try:
-        for module, patch in _describe(member, state):
-            sites[module] = _site(low_rank(module, patch))
+        for module, patch in patches:
+            try:
+                sites[module] = _site(low_rank(module, patch))
+            except CapabilityError as error:
+                rest = [name for name, _ in patches] if member.scales else None
+                modules = None if rest is None else (*sites, module, *rest)
+                return _Described(sites=sites, modules=modules, reason=error.message)
     except CapabilityError as error:
-        return sites, error.message
-    return sites, None
+        return _Described(sites=sites, reason=error.message)
+    return _Described(sites=sites, modules=tuple(sites))
 
 
 def _hollow_state(member: Member) -> dict[str, Any]:
@@ -146,13 +168,20 @@ def _whole_state(member: Member) -> dict[str, Any]:
 
 
 class PatchStream:
-    """A member's patches by module. Cheapest when asked in the method's own order."""
+    """A member's patches by module, or `only` some of them. Cheapest when asked in the method's
+    own order."""
 
     def __init__(
-        self, member: Member, state: Mapping[str, Tensor], base: LoadedBase | None = None
+        self,
+        member: Member,
+        state: Mapping[str, Tensor],
+        base: LoadedBase | None = None,
+        *,
+        only: Collection[str] | None = None,
     ) -> None:
         self._ref = member.ref
-        self._patches = _describe(member, state, base)
+        described = _describe(member, state, base)
+        self._patches = (pair for pair in described if only is None or pair[0] in only)
         self._waiting: dict[str, Patch] = {}
 
     def take(self, module: str) -> Affine:
@@ -176,19 +205,21 @@ class PatchStream:
 
 
 @contextmanager
-def open_patches(member: Member, base: LoadedBase | None = None) -> Iterator[PatchStream]:
+def open_patches(
+    member: Member, base: LoadedBase | None = None, *, only: Collection[str] | None = None
+) -> Iterator[PatchStream]:
     """Read a member's tensors as their modules come up. With `base`, patches that depend on its
-    weights are described as well."""
+    weights are described as well; patches of modules that are not among `only` are passed over."""
     from safetensors import SafetensorError, safe_open
 
     if _config_alone(member.folder):
-        yield PatchStream(member, {}, base)
+        yield PatchStream(member, {}, base, only=only)
         return
     path = _weights(member.ref, member.folder)
     header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            yield PatchStream(member, _LazyState(header, file), base)
+            yield PatchStream(member, _LazyState(header, file), base, only=only)
     except SafetensorError as error:
         raise FormatError(
             f"{member.ref}: {path.name} cannot be read: {error}", hint="pull the adapter again"

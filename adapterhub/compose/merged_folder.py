@@ -83,13 +83,24 @@ def merged_manifest(members: Sequence[Member], plan: Plan) -> Manifest:
         method="lora",
         config_version=1,
         base=plan.base,
-        parents=tuple(
-            Parent(ref=member.ref, weight=member.weight, sha256=member.sha256) for member in members
-        ),
+        parents=parents_of(members),
         strategy=plan.strategy.name,
         recipe={**limited, **plan.options, **plan.searched} or None,
         allowed=remembered(members, plan),
         written_by=f"adapterhub {__version__}",
+    )
+
+
+def parents_of(members: Sequence[Member]) -> tuple[Parent, ...]:
+    """As a manifest remembers them."""
+    return tuple(
+        Parent(
+            ref=member.ref,
+            weight=member.weight,
+            sha256=member.sha256,
+            scales=dict(member.scales) or None,
+        )
+        for member in members
     )
 
 

@@ -6,9 +6,10 @@ Plain values; `adapterhub.compose.members` fills them from a file's header.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.scales import ModuleWeights, Scales, module_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +28,12 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
-    """One member: its weight, its base, and the low-rank deltas it consists of by module name.
+    """One member: its weight and scales, its base, and the low-rank deltas it consists of by module
+    name.
 
-    `stackable` says whether its method promises to work beside others, `unmergeable` why it is more
-    than its deltas, so that it can be attached and not merged.
+    `stackable` says whether its method promises to work beside others, `scalable` to take a weight
+    for each module, `unmergeable` why it is more than its deltas, so that it can be attached and
+    not merged. `modules` are all that it changes, where its file tells.
     """
 
     ref: str
@@ -40,3 +43,11 @@ class Outline:
     base: BaseRecord
     sites: Mapping[str, Site]
     unmergeable: str | None = None
+    scales: Scales = field(default_factory=dict)
+    scalable: bool = False
+    modules: tuple[str, ...] | None = None
+
+    @property
+    def weights(self) -> ModuleWeights:
+        """At each of its low-rank deltas. Raises UsageError as `module_weights` does."""
+        return module_weights(self.ref, weight=self.weight, scales=self.scales, modules=self.sites)

@@ -32,6 +32,7 @@ def pin(members: Sequence[Member], plan: Arrangement) -> PinnedComposition:
                 sha256=member.sha256,
                 commit=member.commit,
                 config_sha256=member.config_sha256,
+                scales=dict(member.scales) or None,
             )
             for member in members
         ),
@@ -77,7 +78,9 @@ def reopen(
 
 
 def _reopened(term: PinnedTerm, folder: AdapterFolder) -> Member:
-    member = open_member(term.ref, folder, weight=term.weight, commit=term.commit)
+    member = open_member(
+        term.ref, folder, weight=term.weight, scales=term.scales or {}, commit=term.commit
+    )
     if term.config_sha256 not in (None, member.config_sha256):
         raise IntegrityError(
             f"{term.ref} is not the adapter that was pinned: its adapter_config.json has changed",

@@ -13,6 +13,7 @@ from adapterhub.compose.fit import (
     check_base,
     check_layouts,
     check_mergeable,
+    check_scales,
     check_shapes,
     check_stackable,
 )
@@ -29,10 +30,12 @@ NO_OPTIONS: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A member's share at one module; `member` counts in the plan's order."""
+    """A member's share at one module; `member` counts in the plan's order, and `weight` is its
+    own times the factors of its scales."""
 
     member: int
     rank: int
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,10 +70,7 @@ class Arrangement:
     def __str__(self) -> str:
         """`sequential, A then 0.5*B, attached`."""
         between = " then " if self.strategy.name == SEQUENTIAL else " + "
-        terms = between.join(
-            term.ref if term.weight == 1.0 else f"{term.weight:g}*{term.ref}" for term in self.terms
-        )
-        return f"{self.strategy.name}, {terms}, attached"
+        return f"{self.strategy.name}, {between.join(map(str, self.terms))}, attached"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +89,12 @@ class Plan(Arrangement):
     def shared(self) -> int:
         """Modules in which every member takes part."""
         return sum(len(step.parts) == len(self.terms) for step in self.steps)
+
+    def modules(self, member: int) -> frozenset[str]:
+        """Those at which this one takes part."""
+        return frozenset(
+            step.module for step in self.steps if any(p.member == member for p in step.parts)
+        )
 
     @property
     def parameters(self) -> int:
@@ -197,11 +203,14 @@ def _fitting(
     base, allowed = check_base(outlines, allow=allow)
     check_layouts(outlines)
     check_shapes(outlines)
+    check_scales(outlines)
     return base, allowed
 
 
 def _terms(outlines: Sequence[Outline]) -> tuple[Term, ...]:
-    return tuple(Term(ref=outline.ref, weight=outline.weight) for outline in outlines)
+    return tuple(
+        Term(ref=outline.ref, weight=outline.weight, scales=outline.scales) for outline in outlines
+    )
 
 
 def _check_rank(strategy: Strategy, rank: int | None) -> None:
@@ -217,15 +226,17 @@ def _check_rank(strategy: Strategy, rank: int | None) -> None:
 
 
 def _steps(outlines: Sequence[Outline], strategy: Strategy, *, limit: int | None) -> Iterator[Step]:
-    """One step for each module, in the order of their names."""
-    sites = [outline.sites for outline in outlines]
+    """One step for each module where something takes part, in the order of their names."""
+    sites, weights = [o.sites for o in outlines], [o.weights for o in outlines]
     every = strategy.exact or (strategy.full_rank and limit is None)
     for module in sorted(set().union(*sites)):
         parts = tuple(
-            Part(member=index, rank=own[module].rank)
+            Part(member=index, rank=own[module].rank, weight=weights[index][module])
             for index, own in enumerate(sites)
-            if module in own
+            if module in own and weights[index][module]
         )
+        if not parts:
+            continue
         site = sites[parts[0].member][module]
         total = sum(part.rank for part in parts)
         wanted = limit or max(part.rank for part in parts)

@@ -109,12 +109,13 @@ def relations(
 ) -> Iterator[ModuleRelation]:
     """Read every module once, in the plan's order, and hold the tensors of one at a time."""
     with ExitStack() as files:
-        streams = [files.enter_context(open_patches(member)) for member in members]
+        streams = [
+            files.enter_context(open_patches(member, only=plan.modules(index)))
+            for index, member in enumerate(members)
+        ]
         for step in plan.steps:
             deltas = {
-                part.member: factors(
-                    streams[part.member].take(step.module), weight=plan.terms[part.member].weight
-                )
+                part.member: factors(streams[part.member].take(step.module), weight=part.weight)
                 for part in step.parts
             }
             yield _related(step.module, deltas)

@@ -6,15 +6,16 @@ Knows slots, weights and handles; what a change computes, and on which tensors, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from adapterhub.domain.manifest import CONFIG_FILE
 from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.sites import Handle
 from adapterhub.errors import CapabilityError, FormatError, MismatchError, UsageError
 
+T = TypeVar("T")
 Shape = tuple[int, ...]
 _EDITED = "it was cut or edited; pull it again or ask its author"
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
@@ -25,11 +26,13 @@ class SiteAdapter(ABC):
     is active, so that an inactive one costs nothing and the order of activation is that of the
     effects where they feed each other.
 
-    `per_row` says whether `changes` takes a weight for each row (MIXED_BATCH).
+    `per_row` says whether `changes` takes a weight for each row (MIXED_BATCH), `per_module` whether
+    it takes one for each module (MODULE_WEIGHTS).
     """
 
     method: ClassVar[str]
     per_row: ClassVar[bool] = False
+    per_module: ClassVar[bool] = False
 
     def __init__(self, base: LoadedBase, slot: str, config: Mapping[str, Any]) -> None:
         """Raises UsageError for a slot that holds an adapter of this method."""
@@ -49,7 +52,8 @@ class SiteAdapter(ABC):
     @abstractmethod
     def changes(self, weight: Any) -> Iterable[Handle]:
         """Put the effect times `weight` on the base: a number or, with `per_row`, perhaps a tensor
-        (rows, 1, 1) for values of (rows, length, width)."""
+        (rows, 1, 1) for values of (rows, length, width); with `per_module`, perhaps a mapping from
+        the modules of its patches to numbers, which `taking_part` gives out."""
 
     def state(self) -> dict[str, Any]:
         return {
@@ -57,7 +61,12 @@ class SiteAdapter(ABC):
             for name, tensor in self.parameters().items()
         }
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
+        if isinstance(weight, Mapping) and not self.per_module:
+            raise CapabilityError(
+                f"{self.method} gives no module a weight of its own",
+                hint="give the whole of it one",
+            )
         factor = self._rows(weight) if isinstance(weight, Sequence) else weight
         self.deactivate()
         self._handles = list(self.changes(factor))
@@ -78,6 +87,15 @@ class SiteAdapter(ABC):
             )
         tensor = next(iter(self.parameters().values())).detach()
         return tensor.new_tensor(list(weights)).reshape(-1, 1, 1)
+
+
+def taking_part(weight: Any, parts: Iterable[tuple[str, T]]) -> Iterator[tuple[T, Any]]:
+    """The parts, each with what it weighs, of an adapter in (module, part) pairs. `weight` is what
+    `changes` was given; a part of a module that weighs 0 is left out."""
+    for module, part in parts:
+        own = weight[module] if isinstance(weight, Mapping) else weight
+        if not isinstance(weight, Mapping) or own != 0:
+            yield part, own
 
 
 def check_keys(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.scales import Scales, scales_text
 from adapterhub.errors import UsageError
 
 # The two that exist while adapters are attached; every other strategy exists merged alone.
@@ -24,10 +25,20 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Term:
-    """One adapter in a composition: a ref or a path as written, and its weight."""
+    """One adapter in a composition: a ref or a path as written, its weight, and what some of its
+    modules have beside it."""
 
     ref: str
     weight: float = 1.0
+    scales: Scales = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes part as it is stored."""
+        return self.weight == 1.0 and not self.scales
+
+    def __str__(self) -> str:
+        return term_text(self.ref, self.weight, self.scales)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,24 +53,24 @@ class Composition:
 
     @property
     def single(self) -> bool:
-        return len(self.terms) == 1 and self.terms[0].weight == 1.0
+        return len(self.terms) == 1 and self.terms[0].whole
 
     def __str__(self) -> str:
-        return "+".join(
-            term.ref if term.weight == 1.0 else f"{term.weight:g}*{term.ref}" for term in self.terms
-        )
+        return "+".join(map(str, self.terms))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PinnedTerm:
     """One adapter of a written composition; `sha256` is that of its weights file, `config_sha256`
-    that of its config's canonical JSON. An adapter without weights has that one in both."""
+    that of its config's canonical JSON. An adapter without weights has that one in both. `scales`
+    are never empty."""
 
     ref: str
     weight: float
     sha256: str
     commit: str | None = None
     config_sha256: str | None = None
+    scales: Scales | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +87,18 @@ class PinnedComposition:
     @property
     def composition(self) -> Composition:
         """The same adapters by ref alone; who loads them compares `commit` and `sha256`."""
-        terms = tuple(Term(ref=term.ref, weight=term.weight) for term in self.terms)
+        terms = tuple(
+            Term(ref=term.ref, weight=term.weight, scales=term.scales or {}) for term in self.terms
+        )
         return Composition(
             terms=terms, strategy=self.strategy, rank=self.rank, options=self.options or {}
         )
+
+
+def term_text(ref: str, weight: float, scales: Scales | None = None) -> str:
+    """`0.5*A (layers.0-11 x 0.5, mlp x 0)`; the ref alone for a whole adapter."""
+    weighed = ref if weight == 1.0 else f"{weight:g}*{ref}"
+    return f"{weighed} ({scales_text(scales)})" if scales else weighed
 
 
 def parse_composition(text: str) -> Composition:

@@ -11,9 +11,12 @@ from typing import Any, Protocol
 
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
+from adapterhub.domain.scales import ModuleWeights
 from adapterhub.domain.seed import check_seed
 
-Slots = tuple[tuple[str, float], ...]  # (slot, weight) of every adapter that takes part, in order
+# Of a whole adapter, or of one at each of its modules.
+Weight = float | ModuleWeights
+Slots = tuple[tuple[str, Weight], ...]  # (slot, weight) of every adapter that takes part, in order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from adapterhub.domain.composition import PinnedComposition, parse_composition
 from adapterhub.domain.manifest import Manifest
+from adapterhub.domain.scales import Scales
 from adapterhub.errors import UsageError
 
 # Keys of a manifest's recipe.
@@ -26,6 +27,7 @@ class Origin:
     ref: str
     role: Role
     weight: float = 1.0
+    scales: Scales | None = None
     sha256: str | None = None
     commit: str | None = None
 
@@ -38,11 +40,24 @@ def origins(manifest: Manifest, composition: PinnedComposition | None = None) ->
     """In the order they are recorded. A composition's own file knows the commits as well."""
     if composition is not None:
         return tuple(
-            Origin(ref=t.ref, role="part", weight=t.weight, sha256=t.sha256, commit=t.commit)
+            Origin(
+                ref=t.ref,
+                role="part",
+                weight=t.weight,
+                scales=t.scales,
+                sha256=t.sha256,
+                commit=t.commit,
+            )
             for t in composition.terms
         )
     parts = tuple(
-        Origin(ref=parent.ref, role="part", weight=parent.weight, sha256=parent.sha256)
+        Origin(
+            ref=parent.ref,
+            role="part",
+            weight=parent.weight,
+            scales=parent.scales,
+            sha256=parent.sha256,
+        )
         for parent in manifest.parents
     )
     recipe = manifest.recipe or {}
@@ -61,6 +76,7 @@ def _teachers(manifest: Manifest, recipe: Mapping[str, Any]) -> tuple[Origin, ..
             ref=item["ref"],
             role="teacher",
             weight=weight if isinstance(weight := item.get("weight"), (int, float)) else 1.0,
+            scales=_scales(item.get("scales")),
             sha256=sha256 if isinstance(sha256 := item.get("sha256"), str) else None,
         )
         for item in (adapters if isinstance(adapters, (list, tuple)) else ())
@@ -70,6 +86,13 @@ def _teachers(manifest: Manifest, recipe: Mapping[str, Any]) -> tuple[Origin, ..
     if isinstance(name, str) and name.casefold() != manifest.base.id.casefold():
         found.append(Origin(ref=name, role="base of the teacher"))
     return tuple(found)
+
+
+def _scales(record: object) -> Scales | None:
+    if not isinstance(record, Mapping):
+        return None
+    found = {k: v for k, v in record.items() if isinstance(v, (int, float))}
+    return found or None
 
 
 def _named(teacher: object) -> tuple[Origin, ...]:

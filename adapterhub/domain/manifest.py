@@ -44,11 +44,13 @@ class BaseRecord:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
     """An adapter this one was made from, pinned by the sha256 of its weights, or of its config's
-    canonical JSON where its method has none."""
+    canonical JSON where its method has none. `scales` are what some of its modules had beside its
+    weight, by pattern."""
 
     ref: str
     weight: float
     sha256: str
+    scales: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ class Capability(enum.StrEnum):
     STACK = "stack"
     QUANTIZED_BASE = "quantized-base"
     MIXED_BATCH = "mixed-batch"
+    MODULE_WEIGHTS = "module-weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,10 +89,11 @@ class AttachedAdapter(Protocol):
     def state(self) -> dict[str, Any]:
         """Everything to store: name -> tensor (contiguous, on the CPU, detached)."""
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         """Take part in forward passes, the effect scaled by `weight`; others keep their part.
 
-        A sequence gives each row of a batch its own weight, where the method declares MIXED_BATCH.
+        A sequence gives each row of a batch its own weight, where the method declares MIXED_BATCH;
+        a mapping each module that its patches name, where it declares MODULE_WEIGHTS.
         Raises CapabilityError for a weight that means nothing to this adapter.
         """
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from adapterhub import __version__
 from adapterhub.compose.foldable import check_declared, check_sum, foldable
-from adapterhub.compose.members import open_patches
+from adapterhub.compose.members import Member, PatchStream, open_patches
+from adapterhub.compose.merged_folder import parents_of
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.evaluation import TaskData
-from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE, MERGED, Manifest, Parent
+from adapterhub.domain.manifest import CARD_FILE, MANIFEST_FILE, MERGED, Manifest
 from adapterhub.domain.match import record_of
 from adapterhub.domain.quantization import Scheme, scheme_by_name
 from adapterhub.errors import UsageError
@@ -37,7 +38,8 @@ from adapterhub.formats.merged_card import render_merged_card
 from adapterhub.hub.files import atomic_write, disk, make_folder
 from adapterhub.hub.staging import staged_path
 from adapterhub.models.bases import base_folder, free_base_folder
-from adapterhub.models.loader import best_device, check_device, load_folder
+from adapterhub.models.fold import Part
+from adapterhub.models.loader import Base, best_device, check_device, load_folder
 from adapterhub.models.mapped import mapped_base
 from adapterhub.models.memory import available_bytes, dense_fits
 from adapterhub.models.merged_model import FLOATS, Written, note_base, write_merged_model
@@ -46,7 +48,7 @@ from adapterhub.models.store import write_base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
 from adapterhub.runtime.engine import ReferenceEngine, open_engine
-from adapterhub.runtime.subjects import Subject, attach_subject
+from adapterhub.runtime.subjects import Subject, attach_subject, weights_on
 from adapterhub.trust.attached import check_members
 
 INTO = (*FLOATS, "nf4")
@@ -134,7 +136,7 @@ def merge_model(
                 order.name,
                 floats=floats,
                 scheme=order.scheme,
-                source=f"{subject.name} merged into {order.base.name}",
+                source=f"{subject.title} merged into {order.base.name}",
                 note=_note(order),
             )
         size = sum(file.stat().st_size for file in first.glob("*.safetensors"))
@@ -189,13 +191,20 @@ def _write(order: Order, out: Path, *, on_tensor: Callable[[int, int], None]) ->
         for slot in list(rack.attached):
             rack.detach(slot)
         parts = [
-            (
-                list(foldable(member.ref, files.enter_context(open_patches(member, base)).rest())),
-                member.weight,
-            )
+            part
             for member in order.subject.members
+            for part in _parts(member, base, files.enter_context(open_patches(member, base)))
         ]
         return write_merged_model(base, parts, out, into=into, on_tensor=on_tensor)
+
+
+def _parts(member: Member, base: Base, stream: PatchStream) -> list[Part]:
+    """Its patches with what they weigh, apart where its modules weigh differently."""
+    patches = list(foldable(member.ref, stream.rest()))
+    if not member.scales:
+        return [(patches, member.weight)]
+    weights = weights_on(base, member)
+    return [([(name, patch)], weights[name]) for name, patch in patches if weights[name]]
 
 
 # --- what it lost -----------------------------------------------------------------------------
@@ -247,10 +256,7 @@ def _describe(order: Order, folder: Path, forms: Sequence[Form]) -> Manifest:
         method=MERGED,
         config_version=1,
         base=record_of(order.base),
-        parents=tuple(
-            Parent(ref=member.ref, weight=member.weight, sha256=member.sha256)
-            for member in order.subject.members
-        ),
+        parents=parents_of(order.subject.members),
         strategy=order.subject.strategy,
         recipe={
             "into": order.into,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from adapterhub.domain.engines import Engine, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Item, Message
+from adapterhub.domain.scales import ModuleWeights
 from adapterhub.errors import CapabilityError, MismatchError, UsageError
 from adapterhub.evaluate.compare import Difference, mean_difference
 from adapterhub.evaluate.metrics import MOST_NATS
@@ -112,13 +114,15 @@ def split_rows(items: Sequence[Item], *, limit: int, name: str) -> Rows:
 
 def search(
     engine: Engine,
-    slots: Slots,
+    slots: Sequence[tuple[str, float]],
     rows: Rows,
     *,
     trials: int,
+    scaled: Mapping[str, ModuleWeights] = MappingProxyType({}),
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> Found:
-    """Search from the weights in `slots`, between 0 and 2 or as far as those go.
+    """Search from the weights in `slots`, between 0 and 2 or as far as those go. `scaled` is what
+    the modules of some slots weigh where the whole weighs 1.
 
     Raises CapabilityError for an adapter to which a weight means nothing, MismatchError where the
     weights to begin with give log-probabilities that are not finite.
@@ -128,7 +132,11 @@ def search(
 
     def losses(weights: Point, items: Sequence[Item]) -> list[float]:
         # One of weight 0 takes no part, as in the composition that is written.
-        taking_part = tuple((s, w) for s, w in zip(names, weights, strict=True) if w)
+        taking_part = tuple(
+            (s, scaled[s].times(w) if s in scaled else w)
+            for s, w in zip(names, weights, strict=True)
+            if w
+        )
         return _losses(engine, taking_part, items)
 
     tried = minimise(

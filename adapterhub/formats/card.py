@@ -12,6 +12,7 @@ import yaml
 
 from adapterhub.domain.lineage import origins
 from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Result
+from adapterhub.domain.scales import scales_text
 from adapterhub.errors import FormatError
 from adapterhub.formats.escapes import escape
 
@@ -176,6 +177,7 @@ def _teachers(manifest: Manifest) -> str:
     """Those that were pinned; what a recipe merely names stands there by itself."""
     return ", ".join(
         f"{origin.weight:g} * {origin.ref} (sha256 {origin.sha256[:12]})"
+        + (f", {scales_text(origin.scales)}" if origin.scales else "")
         for origin in origins(manifest)
         if origin.role == "teacher" and origin.sha256
     )
@@ -227,11 +229,16 @@ def parents_table(manifest: Manifest) -> str:
     """Empty for an adapter that was made of no others."""
     if not manifest.parents:
         return ""
-    rows = [(p.ref, f"{p.weight:g}", p.sha256[:12]) for p in manifest.parents]
+    scaled = any(parent.scales for parent in manifest.parents)
+    rows = [
+        (p.ref, f"{p.weight:g}", *([scales_text(p.scales or {})] if scaled else []), p.sha256[:12])
+        for p in manifest.parents
+    ]
     conversion = CONVERSIONS.get(manifest.strategy or "")
     how = f"Put together by `{manifest.strategy or 'an unknown strategy'}`."
     heading = f"## Parents\n\n{f'It was {conversion}.' if conversion else how}\n\n"
-    return heading + table(("adapter", "weight", "sha256 of its weights"), rows)
+    head = ("adapter", "weight", *(["scaled"] if scaled else []), "sha256 of its weights")
+    return heading + table(head, rows)
 
 
 def table(head: tuple[str, ...], rows: list[Any]) -> str:

@@ -12,6 +12,7 @@ import tomli_w
 from adapterhub.domain.composition import PinnedComposition
 from adapterhub.domain.digest import is_sha256
 from adapterhub.domain.manifest import COMPOSITION_FILE
+from adapterhub.domain.scales import fault_of
 from adapterhub.errors import FormatError
 from adapterhub.formats.schema import to_domain, to_plain
 from adapterhub.formats.strict_toml import loads_toml
@@ -35,6 +36,9 @@ def decode_composition(data: bytes, *, name: str = COMPOSITION_FILE) -> PinnedCo
                 f"{where}.weight: {term.weight} is of no use",
                 hint="weights are finite, not zero, and at most 1000 in size",
             )
+        fault = fault_of(term.scales or {})
+        if fault is not None:
+            raise FormatError(f"{where}.scales: {fault[0]}", hint=fault[1])
         if not is_sha256(term.sha256):
             raise FormatError(f"{where}.sha256: not 64 hexadecimal digits", hint=_REWRITE)
     if pinned.rank is not None and not 1 <= pinned.rank <= 4096:

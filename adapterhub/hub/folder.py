@@ -233,7 +233,12 @@ def _infer_from_composition(composition: PinnedComposition) -> Manifest:
         config_version=1,
         base=composition.base,
         parents=tuple(
-            Parent(ref=term.ref, weight=term.weight, sha256=term.sha256)
+            Parent(
+                ref=term.ref,
+                weight=term.weight,
+                sha256=term.sha256,
+                scales=dict(term.scales) if term.scales else None,
+            )
             for term in composition.terms
         ),
         strategy=composition.strategy,

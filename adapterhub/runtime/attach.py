@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapterhub.domain.engines import Slots
+from adapterhub.domain.engines import Slots, Weight
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.protocols import (
@@ -33,7 +33,7 @@ class Rack:
 
     base: LoadedBase
     attached: dict[str, AttachedAdapter] = field(default_factory=dict)
-    _active: list[tuple[str, float]] = field(default_factory=list)
+    _active: list[tuple[str, Weight]] = field(default_factory=list)
 
     def attach(self, slot: str, folder: AdapterFolder) -> AttachedAdapter:
         """Attach a stored adapter, if the slot does not hold it already."""
@@ -72,7 +72,7 @@ class Rack:
             self.base.sequential = False
             raise
 
-    def check_weight(self, slot: str, weight: float) -> None:
+    def check_weight(self, slot: str, weight: Weight) -> None:
         """Raises CapabilityError for a weight that means nothing to the adapter, found by trying;
         the slot takes no part afterwards."""
         try:
@@ -128,7 +128,7 @@ class Rack:
         return record
 
 
-def _common(one: Sequence[tuple[str, float]], other: Sequence[tuple[str, float]]) -> int:
+def _common(one: Sequence[tuple[str, Weight]], other: Sequence[tuple[str, Weight]]) -> int:
     """How many entries both begin with."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest, Slots
@@ -168,9 +167,11 @@ class ReferenceEngine:
             # A sampled request runs alone, so that its seed alone decides its text.
             return (*adapters, request.max_new_tokens, i if sampled else -1)
 
-        order = sorted(range(len(rows)), key=lambda i: (kind(i), -len(rows[i])))
-        for _, group in groupby(order, key=kind):
-            indices = list(group)
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
+            groups.setdefault(kind(i), []).append(i)
+        for group in groups.values():
+            indices = group
             while indices:
                 longest = len(rows[indices[0]])
                 extra = requests[indices[0]].max_new_tokens if generating else 0

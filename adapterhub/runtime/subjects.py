@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
-from adapterhub.compose.members import Member, open_member, outline
+from adapterhub.compose.fit import unscalable
+from adapterhub.compose.members import Member, open_member, open_patches, outline
 from adapterhub.compose.pin import reopen
 from adapterhub.compose.plan import arrange
 from adapterhub.domain.composition import (
@@ -18,11 +20,16 @@ from adapterhub.domain.composition import (
     SEQUENTIAL,
     PinnedComposition,
     PinnedTerm,
+    Term,
     parse_composition,
+    term_text,
 )
-from adapterhub.domain.engines import Slots
+from adapterhub.domain.engines import Slots, Weight
 from adapterhub.domain.manifest import BaseRecord
+from adapterhub.domain.method import Capability
+from adapterhub.domain.protocols import LoadedBase
 from adapterhub.domain.refs import Ref, parse_ref
+from adapterhub.domain.scales import ModuleWeights, Scales, both, module_weights, scales_text
 from adapterhub.errors import CapabilityError, NotFoundError, UsageError
 from adapterhub.formats.composition_file import decode_composition
 from adapterhub.hub.client import refuse_problems
@@ -54,17 +61,24 @@ class Subject:
     options: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def slots(self) -> Slots:
-        return tuple((slot_of(member), member.weight) for member in self.members)
-
-    @property
     def sequential(self) -> bool:
         """Whether each member changes what those before it made."""
         return self.strategy == SEQUENTIAL
 
     @property
     def single(self) -> bool:
-        return len(self.members) == 1 and self.members[0].weight == 1.0
+        return len(self.members) == 1 and self.members[0].weight == 1.0 and not self.scaled
+
+    @property
+    def scaled(self) -> tuple[Member, ...]:
+        """The members whose modules do not all weigh the same."""
+        return tuple(member for member in self.members if member.scales)
+
+    @property
+    def title(self) -> str:
+        """Its name, and what of it is scaled."""
+        parts = "; ".join(f"{m.ref}: {scales_text(m.scales)}" for m in self.scaled)
+        return f"{self.name} ({parts})" if parts else self.name
 
     @property
     def bases(self) -> tuple[BaseRecord, ...]:
@@ -74,13 +88,24 @@ class Subject:
     def times(self, weight: float) -> Subject:
         """Every member's weight multiplied. Raises CapabilityError for a sequence, whose effect is
         no sum that a number scales."""
-        if self.sequential and len(self.members) > 1 and weight != 1.0:
-            raise CapabilityError(
-                f"{self.name} is a sequence and has no weight of its own",
-                hint="weigh its members: adapterhub stack A 0.5*B --strategy sequential",
-            )
+        if weight != 1.0:
+            self._check_sum("weight")
         members = tuple(replace(m, weight=m.weight * weight) for m in self.members)
         return replace(self, members=members)
+
+    def scaled_by(self, scales: Scales) -> Subject:
+        """Every member's scales multiplied. Raises CapabilityError as `times` does."""
+        if scales:
+            self._check_sum("scale")
+        members = tuple(replace(m, scales=both(m.scales, scales)) for m in self.members)
+        return replace(self, members=members)
+
+    def _check_sum(self, what: str) -> None:
+        if self.sequential and len(self.members) > 1:
+            raise CapabilityError(
+                f"{self.name} is a sequence and has no {what} of its own",
+                hint="weigh its members: adapterhub stack A 0.5*B --strategy sequential",
+            )
 
 
 def slot_of(member: Member) -> str:
@@ -91,13 +116,28 @@ def slot_of(member: Member) -> str:
     return f"a{member.identity[:16]}"
 
 
-def resolve_subject(text: str, fetch: Fetch, *, allow: frozenset[str] = frozenset()) -> Subject:
-    """Find and verify everything that `text` names.
+def named_in(text: str) -> tuple[Term, ...]:
+    """The adapters and compositions that `text` names, with their weights: a folder or a .toml file
+    is one, whatever it is called. Raises UsageError as `parse_composition` does."""
+    path = named_path(text)
+    if path is not None and (path.is_dir() or _is_composition(path)):
+        return (Term(ref=text),)
+    return parse_composition(text).terms
+
+
+def resolve_subject(
+    text: str,
+    fetch: Fetch,
+    *,
+    allow: frozenset[str] = frozenset(),
+    scales: Mapping[str, Scales] = MappingProxyType({}),
+) -> Subject:
+    """Find and verify everything that `text` names; `scales` are by the refs in it.
 
     Raises VerificationError for the first problem of a member whose code is not in `allow`, and
     what fetching and reading raise.
     """
-    return _Resolver(fetch, allow).subject(text)
+    return _Resolver(fetch, allow, scales).subject(text)
 
 
 def together(name: str, subjects: list[Subject]) -> Subject:
@@ -138,38 +178,63 @@ def attach_subject(rack: Rack, subject: Subject) -> Slots:
         arrange(outlines, strategy=catalog().strategies[subject.strategy])
     for member in subject.members:
         rack.attach(slot_of(member), member.folder)
-    for member in subject.members:
-        if member.weight != 1.0:
-            _check_weight(rack, member)
-    return subject.slots
+    slots = tuple(
+        (slot_of(member), weights_on(rack.base, member) if member.scales else member.weight)
+        for member in subject.members
+    )
+    for member, (slot, weight) in zip(subject.members, slots, strict=True):
+        if weight != 1.0:
+            _check_weight(rack, member, slot, weight)
+    return slots
 
 
-def _check_weight(rack: Rack, member: Member) -> None:
+def weights_on(base: LoadedBase, member: Member) -> ModuleWeights:
+    """What a member weighs at each of its modules, which its method may not know without a base.
+
+    Raises CapabilityError for scales that mean nothing to its method, UsageError for those that are
+    about none of its modules.
+    """
+    record = catalog().method_for(member.folder.manifest)
+    if Capability.MODULE_WEIGHTS not in record.capabilities:
+        raise unscalable(member.ref, record.name)
+    with open_patches(member, base) as patches:
+        modules = [module for module, _ in patches.rest()]
+    return module_weights(member.ref, weight=member.weight, scales=member.scales, modules=modules)
+
+
+def _check_weight(rack: Rack, member: Member, slot: str, weight: Weight) -> None:
     """Now rather than at the first request."""
     try:
-        rack.check_weight(slot_of(member), member.weight)
+        rack.check_weight(slot, weight)
     except CapabilityError as error:
-        raise CapabilityError(
-            f"{member.weight:g}*{member.ref}: {error.message}", hint=error.hint
-        ) from error
+        name = term_text(member.ref, member.weight, member.scales)
+        raise CapabilityError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def _is_composition(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".toml"
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolver:
     fetch: Fetch
     allow: frozenset[str]
+    scales: Mapping[str, Scales]
     verified: set[Path] = field(default_factory=set)
 
     def subject(self, text: str) -> Subject:
-        path = Path(text).expanduser()
-        if path.is_file() and path.suffix == ".toml":
-            pinned = decode_composition(path.read_bytes(), name=path.name)
-            return self._pinned(text, pinned, at=Fetched(folder=path.parent))
-        if text and path.is_dir():
-            return self._stored(text, Fetched(folder=path))
-        terms = parse_composition(text).terms
-        found = [self._stored(t.ref, self._locate(t.ref)).times(t.weight) for t in terms]
+        found = [
+            self._named(term.ref).times(term.weight).scaled_by(self.scales.get(term.ref, {}))
+            for term in named_in(text)
+        ]
         return together(text, found)
+
+    def _named(self, ref: str) -> Subject:
+        path = named_path(ref)
+        if path is None or not _is_composition(path):
+            return self._stored(ref, self._locate(ref))
+        pinned = decode_composition(path.read_bytes(), name=path.name)
+        return self._pinned(ref, pinned, at=Fetched(folder=path.parent))
 
     def _locate(self, ref: str, *, beside: Fetched | None = None) -> Fetched:
         """A folder, or a ref; one in a stored composition is first sought where that came from."""

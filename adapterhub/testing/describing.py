@@ -68,6 +68,32 @@ class Describing(Ground):
         expected = plain.answers(dense.model, [(patches, weight)])
         agree(plain.logits_of(base.model), expected, within=1e-4, what=f"at weight {weight}")
 
+    @promise(needs=Capability.MODULE_WEIGHTS)
+    def test_a_module_can_have_a_weight_of_its_own(self, base: Base, dense: Base) -> None:
+        adapter = self.attach_shaken(base)
+        patches = self.patches(base, adapter)
+        names = list(dict.fromkeys(name for name, _ in patches))
+        weights = {name: (0.5, 0.0, -1.0)[i % 3] for i, name in enumerate(names)}
+        try:
+            adapter.activate(weights)
+        except CapabilityError:
+            # Where a weight means nothing, a module takes part or not.
+            weights = {name: float(i % 2 == 0) for i, name in enumerate(names)}
+            adapter.activate(weights)
+        apart = [([(name, patch)], weights[name]) for name, patch in patches]
+        expected = plain.answers(dense.model, apart)
+        agree(plain.logits_of(base.model), expected, within=1e-4, what="weighed by module")
+        adapter.activate()
+        whole = plain.answers(dense.model, [(patches, 1.0)])
+        agree(plain.logits_of(base.model), whole, within=1e-4, what="and whole again")
+
+    @promise(lacks=Capability.MODULE_WEIGHTS)
+    def test_weights_by_module_are_refused(self, base: Base) -> None:
+        adapter = self.attach_shaken(base)
+        names = [name for name, _ in self.patches(base, adapter)]
+        with pytest.raises(CapabilityError):
+            adapter.activate(dict.fromkeys(names, 1.0))
+
     @promise(needs=Capability.MERGE)
     @pytest.mark.parametrize("weight", [1.0, 0.5])
     def test_merged_it_answers_as_attached(

@@ -44,7 +44,10 @@ class NamedTeacher:
     def digest(self) -> str:
         """Equal for equal weights under equal configs, whatever they are called."""
         members = self.subject.members if self.subject is not None else ()
-        adapters = sorted([member.identity, member.weight] for member in members)
+        adapters = sorted(
+            [member.identity, member.weight, *([dict(member.scales)] if member.scales else [])]
+            for member in members
+        )
         strategy = self.subject.strategy if self.subject is not None else ""
         return digest_of([self.spec.fingerprint.content, str(self.spec.scheme), strategy, adapters])
 
@@ -72,6 +75,7 @@ class NamedTeacher:
                 {
                     "ref": without_places(member.ref),
                     "weight": member.weight,
+                    **({"scales": dict(member.scales)} if member.scales else {}),
                     "sha256": member.sha256,
                     "config_sha256": member.config_sha256,
                 }

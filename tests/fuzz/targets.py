@@ -111,7 +111,11 @@ _MANIFEST = Manifest(
     written_by="adapterhub 1",
 )
 _PINNED = PinnedComposition(
-    base=_BASE, terms=(PinnedTerm(ref="u/a", weight=0.5, sha256=_SHA, commit="b" * 40),)
+    base=_BASE,
+    terms=(
+        PinnedTerm(ref="u/a", weight=0.5, sha256=_SHA, commit="b" * 40),
+        PinnedTerm(ref="u/b", weight=1.0, sha256=_SHA, scales={"layers.0-3": 0.5, "mlp": 0.0}),
+    ),
 )
 _SPEC = BaseSpec(
     name="tiny",

@@ -6,6 +6,7 @@ import click
 
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
+from adapterhub.cli.scaling import scale_option
 from adapterhub.cli.workbench import open_workbench, say_what_is_lost
 
 
@@ -21,6 +22,7 @@ from adapterhub.cli.workbench import open_workbench, say_what_is_lost
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many items of each task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the items.")
+@scale_option
 @allow_option
 @base_option
 @device_option
@@ -31,6 +33,7 @@ def evaluate(
     tasks: tuple[str, ...],
     limit: int | None,
     seed: int,
+    scales: tuple[str, ...],
     allow: tuple[str, ...],
     base_name: str | None,
     device: str | None,
@@ -47,10 +50,15 @@ def evaluate(
 
     data = [load_task(task, limit=limit, seed=seed) for task in tasks]
     bench = open_workbench(
-        refs, base_name=base_name, device=device, out=out, allow=frozenset(allow)
+        refs,
+        base_name=base_name,
+        device=device,
+        out=out,
+        allow=frozenset(allow),
+        scales=scales,
     )
     say_what_is_lost(bench, [item.messages for task in data for item in task.items[:1]], out)
-    subjects = [(s.name, slots) for s, slots in zip(bench.subjects, bench.slots, strict=True)]
+    subjects = [(s.title, slots) for s, slots in zip(bench.subjects, bench.slots, strict=True)]
     with out.progress(unit="items") as bar:
         line = bar.add_task("evaluating", total=None, note="")
 
@@ -61,7 +69,7 @@ def evaluate(
             bench.engine,
             subjects,
             data,
-            sequential=[s.name for s in bench.subjects if s.sequential],
+            sequential=[s.title for s in bench.subjects if s.sequential],
             on_progress=on_progress,
         )
     out.data(found.to_json())

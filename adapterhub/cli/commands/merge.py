@@ -10,6 +10,7 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output, megabytes
+from adapterhub.cli.scaling import asked_scales, scale_option
 from adapterhub.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _INTO = ("bf16", "fp16", "float32", "nf4")
 @click.option("--text", type=click.Path(path_type=Path), help="Perplexity on this text file.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows of a task.")
 @click.option("--no-measure", is_flag=True, help="Do not measure what merging lost.")
+@scale_option
 @allow_option
 @base_option
 @device_option
@@ -55,6 +57,7 @@ def merge(
     text: Path | None,
     limit: int | None,
     no_measure: bool,
+    scales: tuple[str, ...],
     allow: tuple[str, ...],
     base_name: str | None,
     device: str | None,
@@ -83,7 +86,8 @@ def merge(
     from adapterhub.runtime.subjects import resolve_subject
 
     allowed = frozenset(allow)
-    subject = resolve_subject(ref, fetcher(voice), allow=allowed)
+    asked = asked_scales(scales, [ref])
+    subject = resolve_subject(ref, fetcher(voice), allow=allowed, scales=asked)
     spec = choose_base([subject], base_name, voice, allow=allowed)
     tasks = [] if no_measure else _tasks(subject, task, text, limit, voice)
     order = Order(

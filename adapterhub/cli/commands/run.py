@@ -11,6 +11,7 @@ import click
 
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
+from adapterhub.cli.scaling import scale_option
 from adapterhub.cli.workbench import Workbench, open_workbench, say_what_is_lost
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import UsageError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     help="Draw from the likeliest tokens of this share.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@scale_option
 @allow_option
 @base_option
 @device_option
@@ -60,6 +62,7 @@ def run(
     temperature: float,
     top_p: float,
     seed: int,
+    scales: tuple[str, ...],
     allow: tuple[str, ...],
     base_name: str | None,
     device: str | None,
@@ -78,7 +81,12 @@ def run(
     from adapterhub.domain.engines import GenerateRequest
 
     bench = open_workbench(
-        [ref], base_name=base_name, device=device, out=out, allow=frozenset(allow)
+        [ref],
+        base_name=base_name,
+        device=device,
+        out=out,
+        allow=frozenset(allow),
+        scales=scales,
     )
 
     messages = (*turns, Message(role="user", content=text))

@@ -12,6 +12,7 @@ import click
 from adapterhub.cli.fetching import fetcher
 from adapterhub.cli.options import allow_option, base_option, dry_run_option, json_option
 from adapterhub.cli.output import Output
+from adapterhub.cli.scaling import asked_scales, say_unchecked, scale_option
 from adapterhub.cli.stack_options import named, strategy_options, weight_list
 from adapterhub.cli.stack_screen import members_json, rehearse
 from adapterhub.cli.weight_search import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     help="linear (default), svd, ties, sequential, ...: `adapterhub methods` lists them.",
 )
 @click.option("--weights", metavar="W,W,...", help="One for each REF; default: as written, or 1.")
+@scale_option
 @click.option("--rank", type=int, help="The rank of the result; not for linear.")
 @click.option("--keep", type=float, help="Instead: the share of the squared norm to keep (0.99).")
 @click.option("--density", type=float, help="The share of entries each adapter keeps (ties, ...).")
@@ -79,6 +81,7 @@ def stack(
     stored: str | None,
     strategy: str | None,
     weights: str | None,
+    scales: tuple[str, ...],
     rank: int | None,
     keep: float | None,
     density: float | None,
@@ -95,7 +98,8 @@ def stack(
 ) -> None:
     """Put REFs together: write a composition.toml, or with -o DIR one merged adapter.
 
-    Each REF may carry a weight, as in user/en2ko-lora*0.8. Adapters of any method can be attached
+    Each REF may carry a weight, as in user/en2ko-lora*0.8, and --scale weighs its modules by a
+    PATTERN, such as layers.0-11, mlp or self_attn.q_proj. Adapters of any method can be attached
     side by side, low-rank deltas alone be merged. With --base, each is asked first whether it does
     what it did when it was made, and a merged one gets a probe of its own. With --strategy
     sequential, each changes what those named before it made. --search-weights finds the weights
@@ -104,14 +108,14 @@ def stack(
     say = Output(as_json=as_json)
     given = strategy_options(pairs, keep=keep, density=density, seed=seed)
     asked = asked_for(searching, base_name)
-    refs = named(refs, stored, changes=(strategy, weights, rank, asked, *given))
+    refs = named(refs, stored, changes=(strategy, weights, rank, asked, *scales, *given))
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import Plan, make_plan, settle
     from adapterhub.models.loader import check_device
 
     allowed = frozenset(allow)
     base: Base | None = None
-    subject = _subject(refs, weights, say, allow=allowed)
+    subject = _subject(refs, weights, scales, say, allow=allowed)
     # A slip in the name is found before torch is imported to look at the tensors.
     wanted = ALIASES.get(strategy or "", strategy)
     record = catalog().strategies[wanted or subject.strategy]
@@ -135,6 +139,8 @@ def stack(
     plan = planned(members)
     if base_name is not None:
         noted |= _check_base(members, base_name, say, allow=allowed)
+    if base_name is None or dry_run:
+        say_unchecked(members, say)
     if dry_run:
         rehearse(members, plan, say)
         if asked is not None:
@@ -158,13 +164,18 @@ def stack(
 
 
 def _subject(
-    refs: Sequence[str], weights: str | None, out: Output, *, allow: frozenset[str]
+    refs: Sequence[str],
+    weights: str | None,
+    scales: Sequence[str],
+    out: Output,
+    *,
+    allow: frozenset[str],
 ) -> Subject:
     """All REFs as one; a single stored composition keeps its own strategy and rank."""
     from adapterhub.runtime.subjects import resolve_subject, together
 
-    fetch = fetcher(out)
-    subjects = [resolve_subject(ref, fetch, allow=allow) for ref in refs]
+    fetch, asked = fetcher(out), asked_scales(scales, refs)
+    subjects = [resolve_subject(ref, fetch, allow=allow, scales=asked) for ref in refs]
     factors = weight_list(weights, len(refs))
     scaled = [subject.times(w) for subject, w in zip(subjects, factors, strict=True)]
     return together("+".join(refs), scaled)
@@ -198,7 +209,7 @@ def _replayed(
     from adapterhub.models.bases import find_base
     from adapterhub.models.loader import load_base
     from adapterhub.runtime.engine import open_engine
-    from adapterhub.runtime.subjects import slot_of
+    from adapterhub.runtime.subjects import slot_of, weights_on
     from adapterhub.trust.attached import check_members
 
     rows = asked.rows() if asked else None
@@ -206,6 +217,8 @@ def _replayed(
     engine = open_engine(base)
     for member in members:
         engine.rack.attach(slot_of(member), member.folder)
+        if member.scales:
+            weights_on(base, member)
     codes = set(check_members(engine, members, allow=allow, say=out.say))
     searched = search_weights(engine, members, asked, rows, out) if asked and rows else None
     for member in members:

@@ -11,6 +11,7 @@ from adapterhub.cli.output import Output, printable
 from adapterhub.cli.summary import bases_here
 from adapterhub.domain.manifest import BaseRecord, Manifest
 from adapterhub.domain.match import base_text
+from adapterhub.domain.scales import scales_text
 from adapterhub.hub.family import Kin, family
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def _label(kin: Kin, base: BaseRecord) -> str:
         facts.append(f"unknown here: {kin.unknown}")
     elif origin is not None and adapter:
         facts.append(_agreement(kin))
+    if origin is not None and origin.scales:
+        facts.append(scales_text(origin.scales))
     if kin.repeated:
         facts.append("as above")
     return f"{name}   {' · '.join(facts)}".rstrip()
@@ -93,6 +96,7 @@ def _plain(kin: Kin) -> dict[str, Any]:
         "name": kin.name,
         "role": origin.role if origin else None,
         "weight": origin.weight if origin and origin.is_adapter else None,
+        "scales": dict(origin.scales) if origin and origin.scales else None,
         "method": manifest.method if manifest else None,
         "strategy": manifest.strategy if manifest else None,
         "made_for": manifest.base.id if manifest else None,

@@ -34,6 +34,7 @@ def adapterhub_methods() -> Sequence[Method]:
                     Capability.STACK,
                     Capability.QUANTIZED_BASE,
                     Capability.MIXED_BATCH,
+                    Capability.MODULE_WEIGHTS,
                 }
             ),
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapterhub.domain.attached import SiteAdapter, check_state
+from adapterhub.domain.attached import SiteAdapter, check_state, taking_part
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.patch import Block, Patch
 from adapterhub.domain.protocols import LoadedBase
@@ -123,6 +123,7 @@ class Module:
 class AttachedBottleneck(SiteAdapter):
     method = "bottleneck"
     per_row = True
+    per_module = True
 
     def __init__(
         self, base: LoadedBase, slot: str, config: Mapping[str, Any], *, modules: list[Module]
@@ -138,7 +139,8 @@ class AttachedBottleneck(SiteAdapter):
         }
 
     def changes(self, weight: Any) -> Iterator[Handle]:
-        return (module.add(weight) for module in self._modules)
+        named = ((module.site.name, module) for module in self._modules)
+        return (module.add(own) for module, own in taking_part(weight, named))
 
 
 def _sites(base: LoadedBase, design: Design) -> list[Site]:

@@ -26,6 +26,7 @@ def adapterhub_methods() -> Sequence[Method]:
                     Capability.IDENTITY_START,
                     Capability.MERGE,
                     Capability.STACK,
+                    Capability.MODULE_WEIGHTS,
                 }
             ),
         )

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from adapterhub.domain import options as read
-from adapterhub.domain.attached import SiteAdapter, check_keys, check_state
+from adapterhub.domain.attached import SiteAdapter, check_keys, check_state, taking_part
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.patch import Patch, Weights
 from adapterhub.domain.protocols import LoadedBase
@@ -96,6 +96,7 @@ class Full:
 
 class AttachedFull(SiteAdapter):
     method = "full"
+    per_module = True
 
     def __init__(
         self, base: LoadedBase, slot: str, config: Mapping[str, Any], *, differences: dict[str, Any]
@@ -107,8 +108,10 @@ class AttachedFull(SiteAdapter):
         return self._differences
 
     def changes(self, weight: Any) -> Iterator[Handle]:
-        for name, difference in self._differences.items():
-            yield self.base.add_to_parameter(name, partial(_weighted, difference, weight))
+        named = ((name.rpartition(".")[0], name) for name in self._differences)
+        for name, own in taking_part(weight, named):
+            change = partial(_weighted, self._differences[name], own)
+            yield self.base.add_to_parameter(name, change)
 
 
 def _weighted(difference: Any, weight: float) -> Any:

@@ -14,6 +14,7 @@ _CAPABILITIES = frozenset(
         Capability.STACK,
         Capability.QUANTIZED_BASE,
         Capability.MIXED_BATCH,
+        Capability.MODULE_WEIGHTS,
     }
 )
 

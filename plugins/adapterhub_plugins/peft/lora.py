@@ -153,16 +153,15 @@ class AttachedLora:
         same = weight.to(device="cpu", dtype=tensor.dtype)
         return same.shape == tensor.shape and torch.equal(same, tensor.cpu())
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
-        if self._dora and (isinstance(weight, Sequence) or weight != 1):
-            raise CapabilityError(
-                "a DoRA adapter rescales the base's rows, so no weight but 1 means anything to it",
-                hint="use it with weight 1, or train one without dora",
-            )
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
+        if self._dora:
+            _check_dora(weight)
         factor = self._rows(weight) if isinstance(weight, Sequence) else weight
         for name, layer in self._layers.items():
-            layer.scaling[self.slot] = self._scaling[name] * factor
-            take_part(layer, [*self._others(layer), self.slot])
+            own = factor[name] if isinstance(factor, Mapping) else factor
+            layer.scaling[self.slot] = self._scaling[name] * own
+            left_out = isinstance(factor, Mapping) and own == 0
+            take_part(layer, [*self._others(layer), *([] if left_out else [self.slot])])
 
     def deactivate(self) -> None:
         for name, layer in self._layers.items():
@@ -227,6 +226,20 @@ class AttachedPissa(AttachedLora):
             A.data.copy_(A0)
             B.data.copy_(B0)
             self._variants[name] = layer.lora_variant[self.slot] = Pissa(A0, B0)
+
+
+def _check_dora(weight: float | Sequence[float] | Mapping[str, float]) -> None:
+    """A module takes part or not; between the two is no scale of one difference."""
+    if isinstance(weight, Mapping):
+        good = all(own in (0, 1) for own in weight.values())
+    else:
+        good = not isinstance(weight, Sequence) and weight == 1
+    if not good:
+        raise CapabilityError(
+            "a DoRA adapter rescales the base's rows, so no weight but 1 means anything to it, nor "
+            "to a module of it but 1 and 0",
+            hint="use it with weight 1, or train one without dora",
+        )
 
 
 def _stored(tensor: Any) -> Any:

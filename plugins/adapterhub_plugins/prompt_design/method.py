@@ -74,7 +74,7 @@ class AttachedDesign:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         if weight != 1.0:
             raise CapabilityError(
                 f"a prompt cannot be said with the weight {weight}",

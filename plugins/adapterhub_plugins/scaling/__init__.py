@@ -13,6 +13,7 @@ _BOTH = frozenset(
         Capability.MERGE,
         Capability.STACK,
         Capability.QUANTIZED_BASE,
+        Capability.MODULE_WEIGHTS,
     }
 )
 

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from adapterhub.domain import options as read
-from adapterhub.domain.attached import SiteAdapter, check_state
+from adapterhub.domain.attached import SiteAdapter, check_state, taking_part
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Affine, Patch
@@ -140,6 +140,7 @@ class Scale:
 class AttachedIa3(SiteAdapter):
     method = "ia3"
     per_row = True
+    per_module = True
 
     def __init__(
         self, base: LoadedBase, slot: str, config: Mapping[str, Any], *, scales: list[Scale]
@@ -162,7 +163,8 @@ class AttachedIa3(SiteAdapter):
         }
 
     def changes(self, weight: Any) -> Iterator[Handle]:
-        return (scale.add(weight) for scale in self._scales)
+        named = ((scale.site.name, scale) for scale in self._scales)
+        return (scale.add(own) for scale, own in taking_part(weight, named))
 
 
 def _paths(family: Family) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from adapterhub.domain import options as read
-from adapterhub.domain.attached import SiteAdapter, check_state
+from adapterhub.domain.attached import SiteAdapter, check_state, taking_part
 from adapterhub.domain.base import BaseSpec
 from adapterhub.domain.manifest import PEFT_PREFIX
 from adapterhub.domain.patch import Patch, Weights
@@ -123,6 +123,7 @@ class AttachedLnTuning(SiteAdapter):
     """Trains the tuned values, which are what is stored; what takes part is their difference."""
 
     method = "ln_tuning"
+    per_module = True
 
     def __init__(
         self, base: LoadedBase, slot: str, config: Mapping[str, Any], *, tuned: dict[str, Any]
@@ -135,8 +136,9 @@ class AttachedLnTuning(SiteAdapter):
 
     def changes(self, weight: Any) -> Iterator[Handle]:
         own = self.base.parameters()
-        for name, tuned in self._tuned.items():
-            change = partial(_weighted, tuned, own[name], weight)
+        named = ((name.rpartition(".")[0], name) for name in self._tuned)
+        for name, norm_weight in taking_part(weight, named):
+            change = partial(_weighted, self._tuned[name], own[name], norm_weight)
             yield self.base.add_to_parameter(name, change)
 
 

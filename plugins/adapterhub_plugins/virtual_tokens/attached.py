@@ -50,7 +50,7 @@ class AttachedTokens:
     def layers(self, ahead: Layers) -> Layers:
         return self._in_layers(self._encoder.rows(), ahead)
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         if weight != 1.0:
             raise CapabilityError(
                 f"virtual tokens are there or not: a weight of {weight} means nothing to them",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from adapterhub.domain.evaluation import Item, Message, TaskData
 from adapterhub.domain.refs import Ref
+from adapterhub.domain.scales import Scales
 from adapterhub.errors import AdapterhubError, CapabilityError, DataError, UsageError
 from adapterhub.evaluate.merge_loss import Text, recorded_tasks
 from adapterhub.evaluate.merging import Order, Outcome, merge_model
@@ -60,22 +62,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def order(place: Path, tmp_path: Path) -> Callable[..., Order]:
-    def make(text: str, base: str = "bf16", into: str = "bf16", **more: Any) -> Order:
+    def make(
+        text: str,
+        base: str = "bf16",
+        into: str = "bf16",
+        scales: Mapping[str, Scales] = MappingProxyType({}),
+        **more: Any,
+    ) -> Order:
         named = "+".join(
             f"{weight}{star}{place / name}"
             for weight, star, name in (term.rpartition("*") for term in text.split("+"))
         )
         facts = {"out": tmp_path / "out", "device": "cpu", **more}
-        return Order(subject=subject(named), base=find_base(base), into=into, **facts)
+        asked = {str(place / name): own for name, own in scales.items()}
+        return Order(subject=subject(named, asked), base=find_base(base), into=into, **facts)
 
     return make
 
 
-def subject(text: str) -> Subject:
+def subject(text: str, scales: Mapping[str, Scales] = MappingProxyType({})) -> Subject:
     def fetch(ref: Ref) -> Fetched:
         raise AssertionError(f"{ref} is no folder")
 
-    return resolve_subject(text, fetch)
+    return resolve_subject(text, fetch, scales=scales)
 
 
 def by_form(made: Outcome) -> dict[str, Any]:
@@ -109,6 +118,17 @@ def test_two_adapters_of_a_4_bit_base_are_measured_in_three_forms(
     assert "these bits stand for" in (kept.note or "")
     again = load_base(kept, device="cpu", dense=True)
     assert plain.logits_of(again.model).isfinite().all()
+
+
+def test_modules_that_weigh_differently_are_merged_as_they_are_attached(
+    order: Callable[..., Order], tmp_path: Path
+) -> None:
+    scales = {"lora": {"layers.0": -2.0, "mlp": 0.0, "q_proj": 0.5}, "dora": {"layers.1": 0.0}}
+    forms = by_form(merge_model(order("lora+dora", into="float32", scales=scales)))
+    assert forms["merged, float32"].drift < 1e-4
+    assert forms["merged, float32"].holds
+    stored = decode_manifest((tmp_path / "out" / "adapterhub.json").read_bytes())
+    assert [parent.scales for parent in stored.parents] == list(scales.values())
 
 
 def test_what_is_measured_is_what_was_written(order: Callable[..., Order], tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ class LookupEngine:
         return list(requests)
 
     def _chance(self, request: GenerateRequest | ScoreRequest) -> float:
-        return 0.1 + sum(self.skill[slot] * weight for slot, weight in request.slots)
+        whole = [(slot, weight) for slot, weight in request.slots if isinstance(weight, float)]
+        return 0.1 + sum(self.skill[slot] * weight for slot, weight in whole)
 
     def _reply(self, request: GenerateRequest) -> str:
         question = request.messages[-1].content

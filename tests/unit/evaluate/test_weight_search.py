@@ -42,7 +42,7 @@ class FormulaEngine:
         self.asked += requests
         made = []
         for request in requests:
-            weights = dict(request.slots)
+            weights = {s: w for s, w in request.slots if isinstance(w, float)}
             number = int(request.messages[0].content)
             loss = self.loss(weights.get("one", 0.0), weights.get("two", 0.0), number)
             made.append(Score(logprobs=(-2 * loss, 0.0), token_ids=(1, 2)))

@@ -61,6 +61,17 @@ def test_the_page_names_who_taught_it() -> None:
     assert f"| taught by | 1 * me/t (sha256 {'c' * 12}) |" in card
 
 
+def test_the_page_names_what_was_scaled() -> None:
+    adapter = {"ref": "me/t", "sha256": "c" * 64, "scales": {"mlp": 0.5, "odd": "x"}}
+    parent = dataclasses.replace(MANIFEST.parents[0], scales={"layers.0-3": 0.5, "mlp": 0.0})
+    manifest = dataclasses.replace(
+        MANIFEST, parents=(parent,), recipe={"taught_by": {"adapters": [adapter]}}
+    )
+    card = render_card(manifest, name="user/one")
+    assert f"| taught by | 1 * me/t (sha256 {'c' * 12}), mlp x 0.5 |" in card
+    assert "| user/one | 0.5 | layers.0-3 x 0.5, mlp x 0 | bbbbbbbbbbbb |" in card
+
+
 def test_no_card_promises_safety() -> None:
     assert "safe" not in render_card(MANIFEST, name="user/one").lower()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapterhub.domain.refs import Ref
-from adapterhub.runtime.subjects import Fetched, resolve_subject
+from adapterhub.runtime.subjects import Fetched, resolve_subject, slot_of
 from tests.adapter_files import write_lora
 
 
@@ -14,7 +14,7 @@ def no_remote(ref: Ref) -> Fetched:
 
 
 def slots(folder: Path) -> list[str]:
-    return [slot for slot, _ in resolve_subject(str(folder), no_remote).slots]
+    return [slot_of(member) for member in resolve_subject(str(folder), no_remote).members]
 
 
 def test_copies_of_an_adapter_share_a_slot(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_sum_has_the_weights_it_was_written_with(shelf: Shelf) -> None:
 def test_one_adapter_with_a_weight_is_no_longer_the_stored_one(shelf: Shelf) -> None:
     subject = resolve_subject("0.5*acme/a", shelf.fetch)
     assert not subject.single
-    assert subject.slots[0][1] == 0.5
+    assert subject.members[0].weight == 0.5
 
 
 def test_a_folder_takes_part_in_a_sum(shelf: Shelf) -> None:
@@ -147,7 +147,7 @@ def test_a_pinned_commit_is_what_is_fetched(shelf: Shelf, tmp_path: Path) -> Non
 def test_equal_bytes_share_a_slot_whatever_they_are_called(shelf: Shelf) -> None:
     shelf.add("acme/copy", 1 / 8)
     a, copy = (resolve_subject(ref, shelf.fetch) for ref in ("acme/a", "acme/copy"))
-    assert a.slots == copy.slots
+    assert [slot_of(m) for m in a.members] == [slot_of(m) for m in copy.members]
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -303,7 +303,6 @@ def test_a_sequence_keeps_the_order_it_was_written_in(shelf: Shelf, tmp_path: Pa
         subject = resolve_subject(str(tmp_path / "line.toml"), shelf.fetch)
         assert subject.sequential
         assert [member.ref for member in subject.members] == [f"acme/{name}" for name in order]
-        assert [slot for slot, _ in subject.slots] == [slot_of(m) for m in subject.members]
 
 
 def test_a_sequence_is_no_part_of_a_sum(shelf: Shelf) -> None:

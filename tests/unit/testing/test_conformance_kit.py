@@ -42,7 +42,7 @@ class Around:
     def state(self) -> dict[str, Any]:
         return self.within.state()
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight)
 
     def deactivate(self) -> None:
@@ -65,7 +65,7 @@ class ActiveAtOnce(Around):
 
 
 class IgnoresItsWeight(Around):
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate()
 
 
@@ -84,7 +84,7 @@ class HidesAParameter(Around):
     def parameters(self) -> Mapping[str, Any]:
         return dict(list(self.within.parameters().items())[:-1])
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight)
         for tensor in self.within.parameters().values():
             tensor.requires_grad_(True)
@@ -105,8 +105,13 @@ class TouchesOthers(Around):
 
 
 class GivesAllRowsTheFirstWeight(Around):
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight[0] if isinstance(weight, Sequence) else weight)
+
+
+class GivesAllModulesTheLargestWeight(Around):
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
+        self.within.activate(max(weight.values()) if isinstance(weight, Mapping) else weight)
 
 
 class KeepsHalfPrecision(Around):
@@ -119,7 +124,7 @@ class KeepsHalfPrecision(Around):
 class ForgetsWhileDecoding(Around):
     """Right for whole passes, and gone as soon as a token comes alone."""
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight)
         self.base.model.register_forward_pre_hook(self._look, with_kwargs=True)
 
@@ -135,7 +140,7 @@ class CountsItsCalls(Around):
 
     calls = 0
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight)
         for site in self.base.sites("mlp").values():
             site.add_to_output(self._more)
@@ -153,13 +158,13 @@ class LeavesAHook(Around):
 
 
 class FeedsOnOthers(Around):
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.base.sequential = True
         self.within.activate(weight)
 
 
 class TrainsTheOther(Around):
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight)
         for name, tensor in self.base.model.named_parameters():
             if ".two." in name:
@@ -288,6 +293,10 @@ CHECKS: list[tuple[type[Kit], Check]] = [
     (
         with_fault(GivesAllRowsTheFirstWeight),
         on_base("test_a_row_of_a_mixed_batch_is_that_row_alone"),
+    ),
+    (
+        with_fault(GivesAllModulesTheLargestWeight),
+        on_both("test_a_module_can_have_a_weight_of_its_own"),
     ),
     (
         with_fault(KeepsHalfPrecision),

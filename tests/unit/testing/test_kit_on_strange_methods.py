@@ -52,9 +52,9 @@ class AddsUp(Around):
 
     times = 0
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.times += 1
-        assert not isinstance(weight, Sequence)
+        assert not isinstance(weight, Sequence | Mapping)
         self.within.activate(self.times * weight)
 
 
@@ -78,7 +78,7 @@ class NamesAnIdleParameter(Around):
 class FallsSilent(Around):
     """Takes no part where numbers are short: under autocast, and on a base in half precision."""
 
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         import torch
 
         half = next(self.base.model.parameters()).dtype is torch.bfloat16
@@ -91,8 +91,13 @@ class LiesElsewhere(Around):
 
 
 class TakesRowsForOne(Around):
-    def activate(self, weight: float | Sequence[float] = 1.0) -> None:
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
         self.within.activate(weight[0] if isinstance(weight, Sequence) else weight)
+
+
+class TakesModulesForOne(Around):
+    def activate(self, weight: float | Sequence[float] | Mapping[str, float] = 1.0) -> None:
+        self.within.activate(1.0 if isinstance(weight, Mapping) else weight)
 
 
 class CountsTokensThatAreNotThere(Around):
@@ -154,6 +159,10 @@ CHECKS: list[tuple[type[Kit], Check]] = [
         lambda kit, ground: kit.test_it_works_on_every_device(PLACE, ground.home, ground.base),
     ),
     (with_fault(TakesRowsForOne, "ln_tuning"), on_base("test_weights_by_row_are_refused")),
+    (
+        with_fault(TakesModulesForOne, "prompt_tuning"),
+        on_base("test_weights_by_module_are_refused"),
+    ),
     (
         with_fault(CountsTokensThatAreNotThere),
         on_dense("test_the_tokens_it_puts_before_the_input_are_counted"),

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from adapterhub.compose.members import open_member
+from adapterhub.domain.composition import PinnedComposition, PinnedTerm
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import AttachedAdapter
 from adapterhub.domain.recipe import Recipe
 from adapterhub.errors import DataError, MismatchError, NotFoundError, UsageError
+from adapterhub.formats.composition_file import encode_composition
+from adapterhub.hub.folder import read_folder
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.testing.plain import base_bytes
@@ -109,7 +113,7 @@ def test_several_adapters_answer_as_their_weighted_sum(base: Base, tmp_path: Pat
     one, two = (store_lora(base, tmp_path / n, seed=i) for i, n in enumerate(("one", "two")))
     rack = Rack(base)
     with teaching(base, rack, teacher=f"{one}+0.5*{two}") as teacher:
-        assert sorted(weight for _, weight in teacher.slots) == [0.5, 1.0]
+        assert {weight for _, weight in teacher.slots} == {0.5, 1.0}
         found = teacher.logits(batch(base))
         rack.activate(teacher.slots)
         assert torch.equal(found, says(base))
@@ -277,6 +281,34 @@ def test_equal_weights_have_an_equal_digest(base: Base, tmp_path: Path) -> None:
             digests.append(teacher.digest)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_a_teacher_whose_modules_weigh_differently_is_another_one(
+    base: Base, stored: str, tmp_path: Path
+) -> None:
+    found = []
+    for scales in (None, {"layers.0": 0.5}, {"layers.0": 0.5, "mlp": 0.0}):
+        member = open_member(stored, read_folder(Path(stored)), scales=scales or {})
+        pinned = PinnedComposition(
+            base=member.folder.manifest.base,
+            terms=(PinnedTerm(ref=stored, weight=1.0, sha256=member.sha256, scales=scales),),
+        )
+        (tmp_path / "half.toml").write_bytes(encode_composition(pinned))
+        recipe = Recipe(
+            base=base.spec.name,
+            data="rows",
+            trainer="distill",
+            teacher=str(tmp_path / "half.toml"),
+        )
+        named = named_teacher(recipe, base.spec)
+        assert named is not None
+        assert named.record["adapters"][0].get("scales") == scales
+        with teaching(base, teacher=recipe.teacher) as teacher:
+            assert teacher.digest == named.digest
+            found.append((teacher.digest, teacher.logits(batch(base))))
+    assert len({digest for digest, _ in found}) == 3
+    assert (found[0][1] - found[1][1]).abs().max() > 1e-3
+    assert (found[1][1] - found[2][1]).abs().max() > 1e-3
 
 
 def test_a_row_beyond_the_teachers_length_is_refused(base: Base, stored: str) -> None:
