@@ -106,6 +106,7 @@ def outline(member: Member) -> Outline:
         base=manifest.base,
         sites=sites,
         unmergeable=reason,
+        centroid=manifest.centroid,
     )
 
 

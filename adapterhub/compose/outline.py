@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from adapterhub.domain.centroid import Centroid
 from adapterhub.domain.manifest import BaseRecord
 
 
@@ -30,7 +31,7 @@ class Outline:
     """One member: its weight, its base, and the low-rank deltas it consists of by module name.
 
     `stackable` says whether its method promises to work beside others, `unmergeable` why it is more
-    than its deltas, so that it can be attached and not merged.
+    than its deltas, so that it can be attached and not merged. `centroid` is that of its manifest.
     """
 
     ref: str
@@ -40,3 +41,4 @@ class Outline:
     base: BaseRecord
     sites: Mapping[str, Site]
     unmergeable: str | None = None
+    centroid: Centroid | None = None

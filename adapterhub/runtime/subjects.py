@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from adapterhub.compose.fit import check_attachable
 from adapterhub.compose.members import Member, open_member, outline
 from adapterhub.compose.pin import reopen
 from adapterhub.compose.plan import arrange
 from adapterhub.domain.composition import (
+    ALIASES,
+    CHOOSING,
     LINEAR,
+    NEVER_MERGED,
     SEQUENTIAL,
     PinnedComposition,
     PinnedTerm,
@@ -61,6 +65,23 @@ class Subject:
     def sequential(self) -> bool:
         """Whether each member changes what those before it made."""
         return self.strategy == SEQUENTIAL
+
+    @property
+    def chooses(self) -> bool:
+        """Whether each request is answered by one member alone."""
+        return self.strategy in CHOOSING
+
+    @property
+    def alternatives(self) -> tuple[Slots, ...]:
+        """The slots that answer: all members', or each one's where one answers alone."""
+        return tuple((slot,) for slot in self.slots) if self.chooses else (self.slots,)
+
+    def by(self, strategy: str) -> Subject:
+        """The same members put together otherwise. Raises CapabilityError for a strategy that
+        exists merged alone, NotFoundError for none."""
+        record = catalog().strategies[ALIASES.get(strategy, strategy)]
+        check_attachable(record.name)
+        return replace(self, strategy=record.name, rank=None, options={})
 
     @property
     def single(self) -> bool:
@@ -111,7 +132,7 @@ def together(name: str, subjects: list[Subject]) -> Subject:
                 raise CapabilityError(
                     f"{subject.name} is combined by {subject.strategy} and cannot be part of a sum",
                     hint="name its members instead"
-                    if subject.sequential
+                    if subject.strategy in NEVER_MERGED
                     else f"merge it first: adapterhub stack {subject.name} -o DIR",
                 )
         only = Subject(name=name, members=tuple(m for s in subjects for m in s.members))
@@ -127,13 +148,14 @@ def together(name: str, subjects: list[Subject]) -> Subject:
 
 
 def attach_subject(rack: Rack, subject: Subject) -> Slots:
-    """Attach every member and return the slots that answer as the subject.
+    """Attach every member and return the slots that answer as the subject; where one answers
+    alone, those from which a request's are chosen.
 
     Raises CapabilityError for a composition whose strategy exists only as a merged adapter, for a
     method that does not work beside others and for a weight that means nothing to its adapter, and
     MismatchError for members of other bases, layouts or shapes.
     """
-    if not subject.single:
+    if not subject.single or subject.chooses:
         outlines = [outline(member) for member in subject.members]
         arrange(outlines, strategy=catalog().strategies[subject.strategy])
     for member in subject.members:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from adapterhub.cli.options import allow_option, base_option, device_option, json_option
 from adapterhub.cli.output import Output
-from adapterhub.cli.workbench import open_workbench, say_what_is_lost
+from adapterhub.cli.workbench import Workbench, open_workbench, say_what_is_lost
+from adapterhub.domain.composition import SWITCH
+from adapterhub.errors import UsageError
+
+if TYPE_CHECKING:
+    from adapterhub.domain.engines import Slots
+    from adapterhub.domain.evaluation import TaskData
+    from adapterhub.runtime.subjects import Subject
+
+# By subject, task and member: how many items it answered.
+Answered = dict[str, dict[str, dict[str, int]]]
 
 
 @click.command("eval", short_help="Compare adapters with their base on the same items.")
@@ -38,7 +52,8 @@ def evaluate(
 ) -> None:
     """Score the bare base and every REF on the same items, and say what differs for sure.
 
-    Exact match is of generated answers, perplexity of the expected ones.
+    Exact match is of generated answers, perplexity of the expected ones. Of adapters put together
+    by switch, each row names the one that answers it: {"adapter": NAME, ...}.
     """
     out = Output(as_json=as_json)
     from adapterhub.evaluate.report import render
@@ -47,10 +62,12 @@ def evaluate(
 
     data = [load_task(task, limit=limit, seed=seed) for task in tasks]
     bench = open_workbench(
-        refs, base_name=base_name, device=device, out=out, allow=frozenset(allow)
-    )
+        refs, base_name=base_name, device=device, out=out, allow=frozenset(allow),
+        check=lambda subjects: _check_rows(subjects, data),
+    )  # fmt: skip
     say_what_is_lost(bench, [item.messages for task in data for item in task.items[:1]], out)
     subjects = [(s.name, slots) for s, slots in zip(bench.subjects, bench.slots, strict=True)]
+    chosen, answered = _chosen(bench, data, out)
     with out.progress(unit="items") as bar:
         line = bar.add_task("evaluating", total=None, note="")
 
@@ -62,9 +79,48 @@ def evaluate(
             subjects,
             data,
             sequential=[s.name for s in bench.subjects if s.sequential],
+            chosen=chosen,
             on_progress=on_progress,
         )
-    out.data(found.to_json())
+    out.data({**found.to_json(), **({"answered": answered} if answered else {})})
     if not as_json:
         render(found, out.console)
     out.next(f'adapterhub run {refs[0]} "..." --compare')
+
+
+def _check_rows(subjects: Sequence[Subject], tasks: Sequence[TaskData]) -> None:
+    """Raises UsageError for an item that names no adapter of a subject which needs it."""
+    from adapterhub.runtime.answering import named_member
+
+    for subject in subjects:
+        for task in tasks if subject.strategy == SWITCH else ():
+            for number, item in enumerate(task.items, start=1):
+                try:
+                    named_member(subject, item.adapter)
+                except UsageError as error:
+                    raise UsageError(
+                        f"item {number} of {task.name}: {error.message}",
+                        hint=f'{error.hint}, as "adapter" of each row',
+                    ) from error
+
+
+def _chosen(
+    bench: Workbench, tasks: Sequence[TaskData], out: Output
+) -> tuple[dict[tuple[str, str], list[Slots]], Answered]:
+    """The slots of each item where one adapter answers alone, and who answers how many, which is
+    said aloud."""
+    from adapterhub.runtime.answering import choose
+
+    chosen: dict[tuple[str, str], list[Slots]] = {}
+    answered: Answered = {}
+    for subject in (subject for subject in bench.subjects if subject.chooses):
+        for task in tasks:
+            asked = [(item.messages, item.adapter) for item in task.items]
+            found = choose(bench.engine, subject, asked)
+            chosen[subject.name, task.name] = [choice.slots for choice in found]
+            counts = Counter(choice.member for choice in found)
+            each = {member.ref: counts[member.ref] for member in subject.members}
+            answered.setdefault(subject.name, {})[task.name] = each
+            told = ", ".join(f"{name} {count}" for name, count in each.items())
+            out.say(f"note: {subject.name} on {task.name}, items answered: {told}")
+    return chosen, answered

@@ -1,0 +1,96 @@
+"""Which of several adapters answers a request: the one that it names, or the one whose training
+prompts its own prompt resembles.
+
+Names and cosines only; how a prompt becomes a vector is for `adapterhub.runtime.embedding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from adapterhub.compose.members import Member
+from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.centroid import Centroid, nearest
+from adapterhub.domain.composition import ROUTE
+from adapterhub.domain.engines import Slots
+from adapterhub.domain.evaluation import Message
+from adapterhub.domain.match import match_base
+from adapterhub.errors import MismatchError, UsageError
+from adapterhub.runtime.embedding import embed
+from adapterhub.runtime.reference import ReferenceEngine
+from adapterhub.runtime.subjects import Subject, slot_of
+
+# A conversation, and the name of the adapter that is to answer it, where it has one.
+Asked = tuple[tuple[Message, ...], str | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """`member` answers with `slots`. `cosines` are those of all members in their order, where the
+    prompt decided."""
+
+    member: str
+    slots: Slots
+    cosines: tuple[float, ...] = ()
+
+
+def choose(engine: ReferenceEngine, subject: Subject, asked: Sequence[Asked]) -> list[Choice]:
+    """Who answers each of these, by `switch` or `route`.
+
+    Raises UsageError for a name that no member has, or none where one is needed; MismatchError for
+    a member whose centroid is of another base.
+    """
+    if subject.strategy != ROUTE:
+        return [_choice(named_member(subject, name)) for _, name in asked]
+    centroids = [_usable(member, engine.base.spec) for member in subject.members]
+    found = embed(engine, [messages for messages, _ in asked], layer=centroids[0].layer)
+    return [_nearest(subject, centroids, vector) for vector in found]
+
+
+def named_member(subject: Subject, name: str | None) -> Member:
+    """The member of this name: as the composition has it, or its last part alone where that is
+    one member's. Raises UsageError naming all."""
+    members = subject.members
+    exact = [member for member in members if member.ref == name]
+    found = exact or [member for member in members if name == _short(member.ref)]
+    if len(found) == 1:
+        return found[0]
+    if name is None:
+        fact = f"a request names none of the adapters of {subject.name}"
+    else:
+        fact = f"{name!r} is {'several' if found else 'none'} of the adapters of {subject.name}"
+    raise UsageError(fact, hint=f"name one: {', '.join(member.ref for member in members)}")
+
+
+def _short(ref: str) -> str:
+    """`my-dates` of `team:me/my-dates@v1` and of `../my-dates`."""
+    return PurePath(ref.partition("@")[0]).name
+
+
+def _choice(member: Member, cosines: tuple[float, ...] = ()) -> Choice:
+    slots = ((slot_of(member), member.weight),)
+    return Choice(member=member.ref, slots=slots, cosines=cosines)
+
+
+def _nearest(subject: Subject, centroids: Sequence[Centroid], vector: Sequence[float]) -> Choice:
+    place, cosines = nearest(vector, centroids)
+    return _choice(subject.members[place], cosines)
+
+
+def _usable(member: Member, spec: BaseSpec) -> Centroid:
+    """Its centroid, if it is of this base: taken on its weights, or on those of the adapter's own
+    base where that one fits."""
+    manifest = member.folder.manifest
+    centroid, own = manifest.centroid, manifest.base.fingerprint
+    assert centroid is not None  # attaching has seen to it
+    here = centroid.base == spec.fingerprint.content
+    there = own is not None and centroid.base == own.content
+    if here or (there and match_base(manifest.base, spec).fits):
+        return centroid
+    raise MismatchError(
+        f"the centroid of {member.ref} was taken on another base than {spec.name}",
+        hint=f"take one on {spec.name}: adapterhub push DIR USER/NAME --base {spec.name} "
+        "--centroid FILE|TASK",
+    )
