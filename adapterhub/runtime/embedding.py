@@ -36,10 +36,11 @@ def usual_layer(engine: ReferenceEngine) -> int:
 def embed(
     engine: ReferenceEngine, conversations: Sequence[Conversation], *, layer: int
 ) -> list[list[float]]:
-    """A vector of length 1 for each conversation's prompt: what its tokens have in the mean after
-    so many blocks, without what everyday prompts (those of the probe) have in the mean.
+    """A vector of length 1 for each conversation's prompt: the mean of its tokens' states after so
+    many blocks, each of length 1, without what everyday prompts (those of the probe) have in the
+    mean.
 
-    The prompt is the last user message behind the system message.
+    The prompt is the last user message behind the system message, in the base's template.
     """
     return [[float(x) for x in row] for row in _embedded(engine, conversations, layer)]
 
@@ -50,7 +51,7 @@ def make_centroid(
     """Of at most MOST prompts, evenly spaced; None where the states are not finite, or cancel."""
     import torch
 
-    step = max(1, -(-len(conversations) // MOST))
+    step = -(-len(conversations) // MOST)
     taken = conversations[::step]
     layer = usual_layer(engine)
     mean = _embedded(engine, taken, layer).mean(dim=0)
@@ -74,27 +75,45 @@ def prompt_of(conversation: Conversation) -> Conversation:
     return (*system, user[-1])
 
 
-def _embedded(engine: ReferenceEngine, conversations: Sequence[Conversation], layer: int) -> Tensor:
-    """float64 (conversations, hidden)."""
+def states(
+    engine: ReferenceEngine, conversations: Sequence[Conversation], layers: Sequence[int]
+) -> Tensor:
+    """float64 (conversations, layers, hidden): of each prompt, what its tokens' states have in the
+    mean, each brought to length 1.
+
+    Else the first token, whose state is hundreds of times as long as any other's in many bases,
+    would be all that a mean shows. Each prompt is read alone: what is beside it in a batch would
+    change its last digits.
+    """
     import torch
 
-    everyday = [(Message(role="user", content=prompt),) for prompt, _ in PROMPTS]
     engine.rack.activate(())
+    found = []
     with quiet(), torch.inference_mode():
-        centre = torch.stack([_state(engine, prompt, layer) for prompt in everyday]).mean(dim=0)
-        states = torch.stack([_state(engine, prompt_of(c), layer) for c in conversations])
-        return torch.nn.functional.normalize(states - centre, dim=-1)
+        for conversation in conversations:
+            ids = engine.chat.prompt_ids(prompt_of(conversation))[:LONGEST]
+            hidden = engine.base.model(
+                input_ids=torch.tensor([ids], device=engine.base.device),
+                output_hidden_states=True,
+                logits_to_keep=1,
+                use_cache=False,
+            ).hidden_states
+            tokens = torch.stack([hidden[layer][0].double() for layer in layers])
+            found.append(torch.nn.functional.normalize(tokens, dim=-1).mean(dim=1).cpu())
+    return torch.stack(found)
 
 
-def _state(engine: ReferenceEngine, prompt: Conversation, layer: int) -> Tensor:
-    """Alone, for what is beside it in a batch would change its last digits."""
+def everyday_prompts() -> list[Conversation]:
+    return [(Message(role="user", content=prompt),) for prompt, _ in PROMPTS]
+
+
+def centred(found: Tensor, everyday: Tensor) -> Tensor:
+    """(prompts, hidden), of length 1: without the mean of everyday prompts' (prompts, hidden)."""
     import torch
 
-    ids = engine.chat.prompt_ids(prompt)[:LONGEST]
-    found = engine.base.model(
-        input_ids=torch.tensor([ids], device=engine.base.device),
-        output_hidden_states=True,
-        logits_to_keep=1,
-        use_cache=False,
-    ).hidden_states
-    return found[layer][0].double().mean(dim=0).cpu()
+    return torch.nn.functional.normalize(found - everyday.mean(dim=0), dim=-1)
+
+
+def _embedded(engine: ReferenceEngine, conversations: Sequence[Conversation], layer: int) -> Tensor:
+    both = states(engine, [*everyday_prompts(), *conversations], [layer])[:, 0]
+    return centred(both[len(PROMPTS) :], both[: len(PROMPTS)])
