@@ -19,7 +19,7 @@ from adapterhub.runtime.reference import ReferenceEngine
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 64  # training prompts that are read; more of them hardly move a mean
+MOST = 32  # training prompts that are read, which costs about what a step of training does
 LONGEST = 512  # tokens of a prompt that are read
 # How a prompt becomes a vector. Centroids made by another rule are not to be compared.
 RULE = digest_of([1, [prompt for prompt, _ in PROMPTS], LONGEST])[:16]
