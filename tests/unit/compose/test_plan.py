@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -253,7 +254,8 @@ def test_routing_needs_a_centroid_of_each_taken_alike() -> None:
     assert arrange([one, two], strategy=route).strategy.name == "route"
     with pytest.raises(MismatchError, match="acme/two has no centroid"):
         arrange([one, TWO], strategy=route)
+    changes: dict[str, Any]
     for changes in ({"layer": 2}, {"rule": "q"}):
-        other = replace(two, centroid=replace(centroid, **changes))  # type: ignore[arg-type]
+        other = replace(two, centroid=replace(centroid, **changes))
         with pytest.raises(MismatchError, match="centroids of acme/one and acme/two differ in"):
             arrange([one, other], strategy=route)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def pair(engine: ReferenceEngine, stored: Store) -> Subject:
     return Subject(name="pair", members=tuple(members), strategy="route")
 
 
-def changed(subject: Subject, **changes: object) -> Subject:
+def changed(subject: Subject, **changes: Any) -> Subject:
     """With another manifest of the second member."""
     first, second = subject.members
     manifest = replace(second.folder.manifest, **changes)
@@ -158,11 +159,11 @@ def test_a_member_without_a_centroid_is_refused_by_name(
     ],
 )
 def test_centroids_of_two_kinds_are_refused_by_name(
-    engine: ReferenceEngine, pair: Subject, changes: dict[str, object], fact: str
+    engine: ReferenceEngine, pair: Subject, changes: dict[str, Any], fact: str
 ) -> None:
     centroid = pair.members[1].folder.manifest.centroid
     assert centroid is not None
-    other = changed(pair, centroid=replace(centroid, **changes))  # type: ignore[arg-type]
+    other = changed(pair, centroid=replace(centroid, **changes))
     with pytest.raises(MismatchError, match=f"me/sums and me/letters {fact}"):
         attach_subject(engine.rack, other)
 
