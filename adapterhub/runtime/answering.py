@@ -6,6 +6,7 @@ Names and cosines only; how a prompt becomes a vector is for `adapterhub.runtime
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -17,8 +18,9 @@ from adapterhub.domain.composition import ROUTE
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.match import match_base
+from adapterhub.domain.protocols import LoadedBase
 from adapterhub.errors import MismatchError, UsageError
-from adapterhub.runtime.embedding import embed
+from adapterhub.runtime.embedding import RULE, embed
 from adapterhub.runtime.reference import ReferenceEngine
 from adapterhub.runtime.subjects import Subject, slot_of
 
@@ -40,11 +42,11 @@ def choose(engine: ReferenceEngine, subject: Subject, asked: Sequence[Asked]) ->
     """Who answers each of these, by `switch` or `route`.
 
     Raises UsageError for a name that no member has, or none where one is needed; MismatchError for
-    a member whose centroid is of another base.
+    a centroid that is of another base, layer or rule than prompts here can be.
     """
     if subject.strategy != ROUTE:
         return [_choice(named_member(subject, name)) for _, name in asked]
-    centroids = [_usable(member, engine.base.spec) for member in subject.members]
+    centroids = [_usable(member, engine.base) for member in subject.members]
     found = embed(engine, [messages for messages, _ in asked], layer=centroids[0].layer)
     return [_nearest(subject, centroids, vector) for vector in found]
 
@@ -76,21 +78,39 @@ def _choice(member: Member, cosines: tuple[float, ...] = ()) -> Choice:
 
 def _nearest(subject: Subject, centroids: Sequence[Centroid], vector: Sequence[float]) -> Choice:
     place, cosines = nearest(vector, centroids)
+    if not all(map(math.isfinite, cosines)):
+        raise MismatchError(
+            "the base's states of a prompt are not finite, so no centroid is near it",
+            hint="name who answers: --strategy switch",
+        )
     return _choice(subject.members[place], cosines)
 
 
-def _usable(member: Member, spec: BaseSpec) -> Centroid:
-    """Its centroid, if it is of this base: taken on its weights, or on those of the adapter's own
-    base where that one fits."""
-    manifest = member.folder.manifest
-    centroid, own = manifest.centroid, manifest.base.fingerprint
+def _usable(member: Member, base: LoadedBase) -> Centroid:
+    """Its centroid, if prompts on this base can be held against it."""
+    centroid = member.folder.manifest.centroid
     assert centroid is not None  # attaching has seen to it
-    here = centroid.base == spec.fingerprint.content
-    there = own is not None and centroid.base == own.content
-    if here or (there and match_base(manifest.base, spec).fits):
+    config = base.model.config.get_text_config()
+    if not _of_base(centroid, member, base.spec):
+        fact = f"was taken on another base than {base.spec.name}"
+    elif centroid.rule != RULE:
+        fact = "was taken by the rule of another release of adapterhub"
+    elif centroid.layer > config.num_hidden_layers or centroid.dimension != config.hidden_size:
+        fact = (
+            f"is of {centroid.dimension} numbers after block {centroid.layer}, and "
+            f"{base.spec.name} has {config.hidden_size} and {config.num_hidden_layers} blocks"
+        )
+    else:
         return centroid
     raise MismatchError(
-        f"the centroid of {member.ref} was taken on another base than {spec.name}",
-        hint=f"take one on {spec.name}: adapterhub push DIR USER/NAME --base {spec.name} "
+        f"the centroid of {member.ref} {fact}",
+        hint=f"take one on {base.spec.name}: adapterhub push DIR USER/NAME --base {base.spec.name} "
         "--centroid FILE|TASK",
     )
+
+
+def _of_base(centroid: Centroid, member: Member, spec: BaseSpec) -> bool:
+    """Taken on its very weights, or on those of the adapter's own base where that one fits."""
+    record = member.folder.manifest.base
+    own = record.fingerprint is not None and centroid.base == record.fingerprint.content
+    return centroid.base == spec.fingerprint.content or (own and match_base(record, spec).fits)

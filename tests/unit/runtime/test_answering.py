@@ -12,6 +12,7 @@ import pytest
 
 from adapterhub.compose.members import open_member
 from adapterhub.domain.base import Fingerprint
+from adapterhub.domain.centroid import pack
 from adapterhub.domain.engines import GenerateRequest
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.manifest import BaseRecord, Manifest
@@ -176,6 +177,33 @@ def test_a_centroid_of_another_base_is_refused_by_name(
     elsewhere = changed(pair, centroid=replace(centroid, base="0" * 64))
     with pytest.raises(MismatchError, match="the centroid of me/letters was taken on another base"):
         choose(engine, elsewhere, [(numbers(1, 1)[0], None)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [
+        ({"rule": "older"}, "was taken by the rule of another release"),
+        ({"layer": 3}, "is of 64 numbers after block 3, and tiny-llama-bf16 has 64 and 2 blocks"),
+        ({"values": pack((0.6, 0.8)), "dimension": 2}, "is of 2 numbers after block 1"),
+    ],
+)
+def test_a_centroid_that_no_prompt_here_is_like_is_refused_by_name(
+    engine: ReferenceEngine, pair: Subject, changes: dict[str, Any], fact: str
+) -> None:
+    first = pair.members[1]
+    assert first.folder.manifest.centroid is not None
+    spoilt = changed(pair, centroid=replace(first.folder.manifest.centroid, **changes))
+    alone = replace(spoilt, members=spoilt.members[1:])
+    with pytest.raises(MismatchError, match=f"the centroid of me/letters {fact}"):
+        choose(engine, alone, [(letters(1, 1)[0], None)])
+
+
+def test_a_prompt_of_states_that_are_not_finite_is_answered_by_nobody(
+    engine: ReferenceEngine, pair: Subject
+) -> None:
+    engine.base.model.get_input_embeddings().weight.data[:] = float("inf")
+    with pytest.raises(MismatchError, match="not finite"):
+        choose(engine, pair, [(letters(1, 1)[0], None)])
 
 
 def test_a_centroid_taken_on_a_copy_of_the_base_counts(
