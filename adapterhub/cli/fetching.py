@@ -15,7 +15,7 @@ from adapterhub.hub.objects import Progress
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from adapterhub.runtime.subjects import Fetch
+    from adapterhub.runtime.resolve import Fetch
 
 
 _WORTH_A_BAR = 1 << 20
@@ -45,7 +45,7 @@ def pull_with_bar(ref: Ref, out: Output) -> Pulled:
 def fetcher(out: Output) -> Fetch:
     """How subjects get at refs: pull, and say which remote answered when none was named."""
 
-    from adapterhub.runtime.subjects import Fetched
+    from adapterhub.runtime.resolve import Fetched
 
     def fetch(ref: Ref) -> Fetched:
         pulled = pull_with_bar(ref, out)

@@ -38,6 +38,12 @@ def device_option(function: F) -> F:
     )(function)
 
 
+def centroid_option(function: F) -> F:
+    return click.option(
+        "--centroid", metavar="FILE|TASK", help="Rows like those it is for, for `route` to go by."
+    )(function)
+
+
 def allow_option(function: F) -> F:
     return click.option(
         "--allow", multiple=True, metavar="CODE", help="Go on in spite of this problem."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adapterhub.domain.base import BaseSpec
     from adapterhub.domain.evaluation import Item
     from adapterhub.hub.folder import AdapterFolder
+    from adapterhub.runtime.embedding import Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ def proved(
     samples: Samples | None,
     out: Output,
     *,
+    centroid: str | None = None,
     device: str | None,
     allow: frozenset[str],
 ) -> Iterator[Path]:
-    """A copy of `folder` whose manifest has a new probe, taken on the base; the folder is left as
-    it is. A composition has none of its own, and is refused."""
+    """A copy of `folder` whose manifest has a new probe, taken on the base, and a new centroid of
+    the rows that are named, if any are; the folder is left as it is. A composition has none of its
+    own, and is refused."""
     refuse_problems(folder, allow=allow | {STALE_PROBE})
     stored = read_folder(folder)
     if stored.composition is not None:
@@ -57,6 +60,7 @@ def proved(
 
     check_made_for(folder.name, stored.manifest.base, spec, out, allow=allow)
     items = _items(stored, samples, out) if samples else []
+    prompts = prompts_of(centroid)
     from adapterhub.models.loader import load_base
     from adapterhub.trust.record import record_probe
 
@@ -66,13 +70,30 @@ def proved(
             make_folder((copy / path).parent)
             link_or_copy(source, copy / path)
         base = load_base(spec, device=device)
-        made = record_probe(copy, base, name=folder.absolute().name, golden=items, say=out.say)
+        name = folder.absolute().name
+        made = record_probe(copy, base, name=name, golden=items, prompts=prompts, say=out.say)
         if made.probe is not None:
             out.say(f"probe: logits change by {made.probe.relative:.1%} on {spec.name}")
         yield copy
 
 
-def record_effect(folder: Path, spec: BaseSpec, out: Output, *, device: str | None) -> None:
+def prompts_of(source: str | None) -> list[Conversation]:
+    """The conversations before each answer; none where no rows are named."""
+    if source is None:
+        return []
+    from adapterhub.train.data import load_items
+
+    return [item.messages for _, item in load_items(source, seed=0, option="--centroid")[0]]
+
+
+def record_effect(
+    folder: Path,
+    spec: BaseSpec,
+    out: Output,
+    *,
+    device: str | None,
+    prompts: Sequence[Conversation] = (),
+) -> None:
     """Write into the manifest of an adapter that was made just now what it does to its base. Where
     that cannot be found out the adapter stays as it is, which is said aloud."""
     try:
@@ -87,7 +108,8 @@ def record_effect(folder: Path, spec: BaseSpec, out: Output, *, device: str | No
         out.say(f"note: saved without a probe: {error.message}")
         return
     made = read_folder(folder).manifest
-    prove(folder, base, made, name=folder.absolute().name, golden=(), say=out.say)
+    name = folder.absolute().name
+    prove(folder, base, made, name=name, golden=(), prompts=prompts, say=out.say)
 
 
 def _items(stored: AdapterFolder, samples: Samples, out: Output) -> list[Item]:

@@ -41,7 +41,7 @@ def asked_scales(words: Sequence[str], texts: Iterable[str]) -> Mapping[str, Sca
     found: dict[str, dict[str, float]] = {}
     if not words:
         return found
-    from adapterhub.runtime.subjects import named_in
+    from adapterhub.runtime.resolve import named_in
 
     known = [term.ref for text in texts for term in named_in(text)]
     for word in words:

@@ -21,6 +21,7 @@ from adapterhub.domain.manifest import (
 from adapterhub.domain.match import BaseMatch, base_text, match_base
 from adapterhub.domain.scales import scales_text
 from adapterhub.errors import NotFoundError, PluginError
+from adapterhub.formats.card import centroid_text
 from adapterhub.hub.folder import COMPOSITION_METHOD, has_tensors
 from adapterhub.plugin.catalog import catalog
 
@@ -62,6 +63,8 @@ def summary(
     yield from (("parent", _parent(parent)) for parent in manifest.parents)
     yield from (("result", _result(result)) for result in manifest.results)
     yield "effect", _effect(manifest)
+    if manifest.centroid:
+        yield "centroid", f"{centroid_text(manifest.centroid)}; route compares prompts with it"
     if manifest.allowed:
         yield "allowed", f"its maker switched off: {', '.join(manifest.allowed)}"
     if manifest.method not in (COMPOSITION_METHOD, MERGED):

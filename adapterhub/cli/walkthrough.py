@@ -137,7 +137,8 @@ def _pull(
     from adapterhub.hub.client import pull
     from adapterhub.hub.verify import verify_folder
     from adapterhub.runtime.engine import open_engine
-    from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject, slot_of
+    from adapterhub.runtime.resolve import Fetched, resolve_subject
+    from adapterhub.runtime.subjects import attach_subject, slot_of
     from adapterhub.trust.attached import judge
 
     stage.chapter("pull them into an empty cache and verify them")

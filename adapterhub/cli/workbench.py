@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from adapterhub.cli.fetching import fetcher
@@ -37,13 +38,19 @@ def open_workbench(
     out: Output,
     allow: frozenset[str] = frozenset(),
     scales: Sequence[str] = (),
+    strategy: str | None = None,
+    check: Callable[[Sequence[Subject]], None] = lambda _: None,
 ) -> Workbench:
-    """Pull and verify what is named, find its base, load it once and attach everything; `scales` as
-    `--scale` has them."""
-    from adapterhub.runtime.subjects import resolve_subject
+    """Pull and verify what is named, find its base, load it once and attach everything, put
+    together by `strategy` where one is given; `scales` as `--scale` has them. `check` may refuse
+    the subjects before loading."""
+    from adapterhub.runtime.resolve import resolve_subject
 
     fetch, asked = fetcher(out), asked_scales(scales, texts)
     subjects = tuple(resolve_subject(text, fetch, allow=allow, scales=asked) for text in texts)
+    if strategy is not None:
+        subjects = tuple(subject.by(strategy) for subject in subjects)
+    check(subjects)
     spec = choose_base(subjects, base_name, out, allow=allow)
     return _loaded(spec, subjects, device=device, out=out, allow=allow)
 
@@ -87,8 +94,8 @@ def say_what_is_lost(
     base = bench.engine.base
     if not bench.engine.chat.drops_system:
         return
-    for subject, slots in zip(bench.subjects, bench.slots, strict=True):
-        for messages in conversations:
+    for subject, own in zip(bench.subjects, bench.slots, strict=True):
+        for messages, slots in product(conversations, subject.alternatives(own)):
             asked = bench.engine.rack.rewritten(messages, slots, sequential=subject.sequential)
             if any(message.role == "system" for message in asked):
                 out.say(f"note: {bench.engine.chat.dropping(base.spec.name)}, as it did here")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from adapterhub.compose.outline import Outline
+from adapterhub.domain.composition import ATTACHED
 from adapterhub.domain.layout import parts_of
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.match import base_text, match_records
@@ -17,6 +18,24 @@ from adapterhub.domain.scales import module_weights
 from adapterhub.errors import CapabilityError, MismatchError
 
 DIFFERENT_BASE = "different-base"
+TAKE_CENTROID = (
+    "take one from rows like those it was trained on: adapterhub push DIR USER/NAME --base NAME "
+    "--centroid FILE|TASK"
+)
+_COMPARED = {
+    "rule": "how prompts were embedded",
+    "layer": "the layer that was read",
+    "dimension": "their dimension",
+}
+
+
+def check_attachable(strategy: str) -> None:
+    """Raises CapabilityError for a strategy that exists merged alone."""
+    if strategy not in ATTACHED:
+        raise CapabilityError(
+            f"{strategy} cannot be attached unmerged",
+            hint="merge it first: adapterhub stack ... -o DIR",
+        )
 
 
 def check_stackable(outlines: Sequence[Outline]) -> None:
@@ -91,6 +110,26 @@ def check_base(
     return replace(best, scheme=best.scheme if len(schemes) == 1 else None), allowed
 
 
+def check_centroids(outlines: Sequence[Outline]) -> None:
+    """Raises MismatchError naming an adapter without a centroid, or two whose centroids a prompt
+    cannot be held against alike."""
+    for outline in outlines:
+        if outline.centroid is None:
+            raise MismatchError(
+                f"{outline.ref} has no centroid, so nothing says which prompts it was trained on",
+                hint=TAKE_CENTROID,
+            )
+    first = outlines[0]
+    for other in outlines[1:]:
+        found = next((fact for fact in _COMPARED if _fact(first, fact) != _fact(other, fact)), None)
+        if found:
+            raise MismatchError(
+                f"the centroids of {first.ref} and {other.ref} differ in {_COMPARED[found]}: "
+                f"{_fact(first, found)} and {_fact(other, found)}",
+                hint=TAKE_CENTROID,
+            )
+
+
 def check_layouts(outlines: Sequence[Outline]) -> None:
     """Refuse a fused layer beside its own parts: no base has both, so one would be left out."""
     owners = {module: outline.ref for outline in outlines for module in outline.sites}
@@ -116,6 +155,10 @@ def check_shapes(outlines: Sequence[Outline]) -> None:
                     f"but {site.shape} for {outline.ref}",
                     hint="they were made for different bases, whatever their manifests say",
                 )
+
+
+def _fact(outline: Outline, name: str) -> object:
+    return getattr(outline.centroid, name)
 
 
 def _knowledge(base: BaseRecord) -> tuple[bool, bool]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from adapterhub.domain.composition import LINEAR, SEQUENTIAL
+from adapterhub.domain.composition import CHOOSING, LINEAR, NEVER_MERGED, SEQUENTIAL
 from adapterhub.domain.method import Capability, Method
 from adapterhub.domain.patch import Affine, Patch, Weights
 from adapterhub.errors import CapabilityError
@@ -23,6 +23,11 @@ def check_sum(name: str, *, strategy: str, members: int) -> None:
         raise CapabilityError(
             f"{name} is a sequence: what feeds the next adapter is no sum of changes of weights",
             hint=_ATTACH,
+        )
+    if strategy in CHOOSING:
+        raise CapabilityError(
+            f"{name} is no sum of its members: {NEVER_MERGED[strategy]}",
+            hint="merge one of them by its own name, or keep them attached",
         )
     raise CapabilityError(
         f"{name} is combined by {strategy}, which exists as one merged adapter alone",

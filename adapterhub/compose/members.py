@@ -113,6 +113,7 @@ def outline(member: Member) -> Outline:
         sites=found.sites,
         modules=found.modules,
         unmergeable=found.reason,
+        centroid=manifest.centroid,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from adapterhub.domain.centroid import Centroid
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.scales import ModuleWeights, Scales, module_weights
 
@@ -33,7 +34,8 @@ class Outline:
 
     `stackable` says whether its method promises to work beside others, `scalable` to take a weight
     for each module, `unmergeable` why it is more than its deltas, so that it can be attached and
-    not merged. `modules` are all that it changes, where its file tells.
+    not merged. `modules` are all that it changes, where its file tells. `centroid` is that of its
+    manifest.
     """
 
     ref: str
@@ -43,6 +45,7 @@ class Outline:
     base: BaseRecord
     sites: Mapping[str, Site]
     unmergeable: str | None = None
+    centroid: Centroid | None = None
     scales: Scales = field(default_factory=dict)
     scalable: bool = False
     modules: tuple[str, ...] | None = None

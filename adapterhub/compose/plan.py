@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from adapterhub.compose.fit import (
+    check_attachable,
     check_base,
+    check_centroids,
     check_layouts,
     check_mergeable,
     check_scales,
@@ -18,7 +20,14 @@ from adapterhub.compose.fit import (
     check_stackable,
 )
 from adapterhub.compose.outline import Outline
-from adapterhub.domain.composition import ATTACHED, LINEAR, SEQUENTIAL, Term
+from adapterhub.domain.composition import (
+    CHOOSING,
+    LINEAR,
+    NEVER_MERGED,
+    ROUTE,
+    SEQUENTIAL,
+    Term,
+)
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
 from adapterhub.domain.options import refuse_unknown
@@ -69,8 +78,9 @@ class Arrangement:
 
     def __str__(self) -> str:
         """`sequential, A then 0.5*B, attached`."""
-        between = " then " if self.strategy.name == SEQUENTIAL else " + "
-        return f"{self.strategy.name}, {between.join(map(str, self.terms))}, attached"
+        name = self.strategy.name
+        between = " then " if name == SEQUENTIAL else " or " if name in CHOOSING else " + "
+        return f"{name}, {between.join(map(str, self.terms))}, attached"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +132,8 @@ def arrange(
     options: Mapping[str, float] = NO_OPTIONS,
     allow: Collection[str] = (),
 ) -> Arrangement:
-    """How the members answer together, attached. What a weight means to an adapter that is more
-    than deltas, attaching finds out.
+    """How the members answer together, attached, or one of them at a time, which need only be for
+    one base. What a weight means to an adapter that is more than deltas, attaching finds out.
 
     Raises CapabilityError for a strategy that exists merged alone, or a method that does not work
     beside others; MismatchError and UsageError as `make_plan` does.
@@ -132,14 +142,15 @@ def arrange(
         raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
     _check_rank(strategy, rank)
     refuse_unknown(strategy.name, options, strategy.options)
-    if strategy.name not in ATTACHED:
-        raise CapabilityError(
-            f"{strategy.name} cannot be attached unmerged",
-            hint="merge it first: adapterhub stack ... -o DIR",
-        )
-    if len(outlines) > 1:
-        check_stackable(outlines)
-    base, allowed = _fitting(outlines, allow=allow)
+    check_attachable(strategy.name)
+    if strategy.name in CHOOSING:
+        base, allowed = check_base(outlines, allow=allow)
+        if strategy.name == ROUTE:
+            check_centroids(outlines)
+    else:
+        if len(outlines) > 1:
+            check_stackable(outlines)
+        base, allowed = _fitting(outlines, allow=allow)
     return Arrangement(terms=_terms(outlines), base=base, strategy=strategy, allowed=allowed)
 
 
@@ -153,7 +164,7 @@ def settle(
 ) -> Arrangement:
     """A Plan where the members can be merged by this strategy, otherwise how they are attached."""
     beyond_deltas = any(outline.unmergeable for outline in outlines)
-    attached = strategy.name == SEQUENTIAL or (strategy.name == LINEAR and beyond_deltas)
+    attached = strategy.name in NEVER_MERGED or (strategy.name == LINEAR and beyond_deltas)
     decide = arrange if attached else make_plan
     return decide(outlines, strategy=strategy, rank=rank, options=options, allow=allow)
 
@@ -176,10 +187,10 @@ def make_plan(
         raise UsageError("there is nothing to stack", hint="name adapters: A+0.5*B")
     _check_rank(strategy, rank)
     refuse_unknown(strategy.name, options, strategy.options)
-    if strategy.name == SEQUENTIAL:
+    if strategy.name in NEVER_MERGED:
         raise CapabilityError(
-            "sequential exists attached only: what feeds the next adapter is no sum of deltas",
-            hint="leave -o out: adapterhub stack A B --strategy sequential",
+            f"{strategy.name} exists attached only: {NEVER_MERGED[strategy.name]}",
+            hint=f"leave -o out: adapterhub stack A B --strategy {strategy.name}",
         )
     check_stackable(outlines)
     check_mergeable(outlines)

@@ -14,10 +14,20 @@ from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.scales import Scales, scales_text
 from adapterhub.errors import UsageError
 
-# The two that exist while adapters are attached; every other strategy exists merged alone.
 LINEAR = "linear"
 SEQUENTIAL = "sequential"
-ATTACHED = (LINEAR, SEQUENTIAL)
+SWITCH = "switch"
+ROUTE = "route"
+# Those by which each request is answered by one member alone.
+CHOOSING = (SWITCH, ROUTE)
+# Those that exist while adapters are attached and never merged, and why.
+NEVER_MERGED = {
+    SEQUENTIAL: "what feeds the next adapter is no sum of deltas",
+    SWITCH: "each request names the one adapter that answers it",
+    ROUTE: "each prompt decides which one adapter answers it",
+}
+# Every other strategy exists merged alone.
+ATTACHED = (LINEAR, *NEVER_MERGED)
 # What peft calls the exact sum.
 ALIASES = {"cat": LINEAR}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -43,8 +53,9 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composition:
-    """Additive by default; `sequential` lets each adapter change what those before it made. `rank`
-    limits a merged result, `options` are the strategy's own numbers."""
+    """Additive by default; `sequential` lets each adapter change what those before it made, and by
+    `switch` and `route` one of them answers. `rank` limits a merged result, `options` are the
+    strategy's own numbers."""
 
     terms: tuple[Term, ...]
     strategy: str = LINEAR

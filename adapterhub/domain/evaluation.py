@@ -19,10 +19,12 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One question with the one answer that counts as right."""
+    """One question with the one answer that counts as right. `adapter` names the one that is to
+    answer, where several are there by `switch`."""
 
     messages: tuple[Message, ...]
     answer: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterhub.domain.base import Fingerprint
+from adapterhub.domain.centroid import Centroid
 from adapterhub.domain.probe import Golden, Probe
 from adapterhub.domain.quantization import Scheme
 
@@ -78,8 +79,8 @@ class Manifest:
     """Everything known of an adapter. `inferred` marks one built from a foreign adapter's files.
 
     `recipe` and `data_sha256` say how it was trained, `parents` and `strategy` what it was stacked
-    from, `allowed` which checks its maker switched off; `probe` what it did to its base then, and
-    `golden` what it answered.
+    from, `allowed` which checks its maker switched off; `probe` what it did to its base then,
+    `golden` what it answered, and `centroid` what the prompts it was trained on have in common.
     """
 
     method: str
@@ -96,5 +97,6 @@ class Manifest:
     allowed: tuple[str, ...] = ()
     probe: Probe | None = None
     golden: tuple[Golden, ...] = ()
+    centroid: Centroid | None = None
     written_by: str | None = None
     inferred: bool = False

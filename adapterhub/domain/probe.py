@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.quantization import Scheme
 
+# What a base is asked, and answers that are likely: everyday prompts, of no adapter's task.
+PROMPTS: tuple[tuple[str, str], ...] = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Translate to Korean: good morning", "좋은 아침입니다"),
+    ("Write the number 42 as JSON.", '{"number": 42}'),
+    ("def add(a, b):", "    return a + b"),
+    ("Say it shorter: The cat sat down on the mat.", "The cat sat down."),
+    ("What is 17 + 25?", "17 + 25 = 42"),
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:

@@ -6,8 +6,9 @@ Knows no file, no plugin and no screen; the engine already holds the adapters in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest, Slots
 from adapterhub.domain.evaluation import METRICS, Metric, Row, TaskData
@@ -18,6 +19,8 @@ from adapterhub.evaluate.result import Answer, Evaluation
 
 # (items done, items in all, what is being asked)
 Progress = Callable[[int, int, str], None]
+# By (subject, task): the slots that answer each item, where they are not the same for all.
+Choices = Mapping[tuple[str, str], Sequence[Slots]]
 
 
 def evaluate(
@@ -26,10 +29,12 @@ def evaluate(
     tasks: Sequence[TaskData],
     *,
     sequential: Collection[str] = (),
+    chosen: Choices = MappingProxyType({}),
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the bare base first, then each (name, slots), on all items of all tasks. `sequential`
-    names those whose adapters feed each other.
+    names those whose adapters feed each other; who is in `chosen` answers each item with its own
+    slots.
 
     Raises UsageError for subjects that cannot be told apart, PluginError for a task that cannot
     be measured, MismatchError when log-probabilities are not finite.
@@ -38,9 +43,14 @@ def evaluate(
     _check(spec.name, subjects, tasks)
     total = (1 + len(subjects)) * sum(len(task.items) * len(task.metrics) for task in tasks)
     counter = _Counter(total=total, report=on_progress)
-    bare = [_measure(engine, spec.name, (), task, counter) for task in tasks]
+
+    def measured(name: str, slots: Slots, task: TaskData) -> _Measured:
+        each = chosen.get((name, task.name)) or [slots] * len(task.items)
+        return _measure(engine, name, each, task, counter, sequential=name in sequential)
+
+    bare = [measured(spec.name, (), task) for task in tasks]
     adapted = [
-        (_measure(engine, name, slots, task, counter, sequential=name in sequential), base)
+        (measured(name, slots, task), base)
         for name, slots in subjects
         for task, base in zip(tasks, bare, strict=True)
     ]
@@ -136,29 +146,30 @@ class _Measured:
 def _measure(
     engine: Engine,
     name: str,
-    slots: Slots,
+    each: Sequence[Slots],
     task: TaskData,
     counter: _Counter,
     *,
-    sequential: bool = False,
+    sequential: bool,
 ) -> _Measured:
+    """`each` item is answered with slots of its own."""
     more = counter.asking(f"{name} on {task.name}")
     given: tuple[str, ...] = ()
     matches: tuple[float, ...] = ()
     found: Likelihoods | None = None
     if "exact_match" in task.metrics:
-        given = _generate(engine, slots, task, more, sequential=sequential)
+        given = _generate(engine, each, task, more, sequential=sequential)
         pairs = zip(given, task.items, strict=True)
         matches = tuple(exact_match(text, item.answer) for text, item in pairs)
     if "perplexity" in task.metrics:
-        found = _score(engine, slots, task, more, sequential=sequential)
+        found = _score(engine, each, task, more, sequential=sequential)
         _check_finite(found, name, task)
     return _Measured(name=name, task=task, given=given, likelihoods=found, matches=matches)
 
 
 def _generate(
     engine: Engine,
-    slots: Slots,
+    each: Sequence[Slots],
     task: TaskData,
     more: Callable[[int], None],
     *,
@@ -171,14 +182,14 @@ def _generate(
             sequential=sequential,
             max_new_tokens=task.max_new_tokens,
         )
-        for item in task.items
+        for item, slots in zip(task.items, each, strict=True)
     ]
     return tuple(generation.text for generation in engine.generate(requests, on_done=more))
 
 
 def _score(
     engine: Engine,
-    slots: Slots,
+    each: Sequence[Slots],
     task: TaskData,
     more: Callable[[int], None],
     *,
@@ -186,7 +197,7 @@ def _score(
 ) -> Likelihoods:
     requests = [
         ScoreRequest(messages=item.messages, answer=item.answer, slots=slots, sequential=sequential)
-        for item in task.items
+        for item, slots in zip(task.items, each, strict=True)
     ]
     scores = engine.score(requests, on_done=more)
     return Likelihoods(

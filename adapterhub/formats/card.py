@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from adapterhub.domain.centroid import Centroid
 from adapterhub.domain.lineage import origins
 from adapterhub.domain.manifest import CONVERSIONS, BaseRecord, Manifest, Result
 from adapterhub.domain.scales import scales_text
@@ -164,6 +165,7 @@ def _training(manifest: Manifest, name: str) -> str:
         ("data (sha256)", manifest.data_sha256),
         *((key, value) for key, value in (manifest.recipe or {}).items()),
         ("checks switched off by its maker", ", ".join(manifest.allowed)),
+        ("centroid", manifest.centroid and centroid_text(manifest.centroid)),
         ("written by", manifest.written_by),
         ("plugin of its method", _plugin(manifest)),
     ]
@@ -171,6 +173,11 @@ def _training(manifest: Manifest, name: str) -> str:
     if not shown:
         return "## Training\n\nNot recorded."
     return "## Training\n\n" + table(("fact", "value"), shown)
+
+
+def centroid_text(centroid: Centroid) -> str:
+    prompts = f"{centroid.prompts} prompt{'s' * (centroid.prompts != 1)}"
+    return f"of {prompts}, {centroid.dimension} numbers after block {centroid.layer}"
 
 
 def _teachers(manifest: Manifest) -> str:

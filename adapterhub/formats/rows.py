@@ -1,8 +1,8 @@
 """Read training and evaluation rows: a JSON Lines file in, messages and an answer out.
 
 Knows nothing of tokens, templates or tasks. A row is `{"messages": [...]}` with the answer as its
-last message, or `{"prompt": ..., "completion": ...}` with an optional "system"; other keys, such
-as an id, are left alone unless they look like a slip of one of these.
+last message, or `{"prompt": ..., "completion": ...}` with an optional "system". "adapter" names
+who is to answer; other keys, such as an id, are left alone unless they look like a slip of these.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def row_to_messages(
         _refuse(where, 'neither "messages" nor "prompt" with "completion" is there')
     _check_order([turn.role for turn in turns], where)
     return tuple(turns[:-1]), turns[-1].content
+
+
+def row_adapter(row: Mapping[str, Any], line: int, name: str) -> str | None:
+    """The adapter that is to answer this row, None where it names none. Raises DataError for what
+    is no name."""
+    if row.get("adapter") is None:
+        return None
+    return _text(row["adapter"], '"adapter"', f"{name} line {line}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,53 +1,32 @@
-"""What a person names on the command line, verified and made ready to attach.
+"""What runs on a base under a name: stored adapters with weights, ready to attach.
 
-A subject is a folder, a ref, a written composition such as `A+0.5*B`, or a composition.toml; all
-end as stored adapters with weights. Knows nothing of what will be asked of them.
+Knows nothing of how they were found, nor of what will be asked of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import MappingProxyType
 
-from adapterhub.compose.fit import unscalable
-from adapterhub.compose.members import Member, open_member, open_patches, outline
-from adapterhub.compose.pin import reopen
+from adapterhub.compose.fit import check_attachable, unscalable
+from adapterhub.compose.members import Member, open_patches, outline
 from adapterhub.compose.plan import arrange
 from adapterhub.domain.composition import (
+    ALIASES,
+    CHOOSING,
     LINEAR,
+    NEVER_MERGED,
     SEQUENTIAL,
-    PinnedComposition,
-    PinnedTerm,
-    Term,
-    parse_composition,
     term_text,
 )
 from adapterhub.domain.engines import Slots, Weight
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Capability
 from adapterhub.domain.protocols import LoadedBase
-from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.domain.scales import ModuleWeights, Scales, both, module_weights, scales_text
-from adapterhub.errors import CapabilityError, NotFoundError, UsageError
-from adapterhub.formats.composition_file import decode_composition
-from adapterhub.hub.client import refuse_problems
-from adapterhub.hub.folder import AdapterFolder, named_path, read_folder
+from adapterhub.errors import CapabilityError, UsageError
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fetched:
-    """A folder on this machine; `commit` and `remote` are None unless it was pulled."""
-
-    folder: Path
-    commit: str | None = None
-    remote: str | None = None
-
-
-Fetch = Callable[[Ref], Fetched]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +43,22 @@ class Subject:
     def sequential(self) -> bool:
         """Whether each member changes what those before it made."""
         return self.strategy == SEQUENTIAL
+
+    @property
+    def chooses(self) -> bool:
+        """Whether each request is answered by one member alone."""
+        return self.strategy in CHOOSING
+
+    def alternatives(self, slots: Slots) -> tuple[Slots, ...]:
+        """Of its members' slots, those that answer: all, or each where one answers alone."""
+        return tuple((slot,) for slot in slots) if self.chooses else (slots,)
+
+    def by(self, strategy: str) -> Subject:
+        """The same members put together otherwise. Raises CapabilityError for a strategy that
+        exists merged alone, NotFoundError for none."""
+        record = catalog().strategies[ALIASES.get(strategy, strategy)]
+        check_attachable(record.name)
+        return replace(self, strategy=record.name, rank=None, options={})
 
     @property
     def single(self) -> bool:
@@ -116,30 +111,6 @@ def slot_of(member: Member) -> str:
     return f"a{member.identity[:16]}"
 
 
-def named_in(text: str) -> tuple[Term, ...]:
-    """The adapters and compositions that `text` names, with their weights: a folder or a .toml file
-    is one, whatever it is called. Raises UsageError as `parse_composition` does."""
-    path = named_path(text)
-    if path is not None and (path.is_dir() or _is_composition(path)):
-        return (Term(ref=text),)
-    return parse_composition(text).terms
-
-
-def resolve_subject(
-    text: str,
-    fetch: Fetch,
-    *,
-    allow: frozenset[str] = frozenset(),
-    scales: Mapping[str, Scales] = MappingProxyType({}),
-) -> Subject:
-    """Find and verify everything that `text` names; `scales` are by the refs in it.
-
-    Raises VerificationError for the first problem of a member whose code is not in `allow`, and
-    what fetching and reading raise.
-    """
-    return _Resolver(fetch, allow, scales).subject(text)
-
-
 def together(name: str, subjects: list[Subject]) -> Subject:
     """Several subjects as one sum. Raises CapabilityError for one that is not a plain sum itself,
     UsageError for an adapter that takes part twice: its slot has one weight."""
@@ -151,7 +122,7 @@ def together(name: str, subjects: list[Subject]) -> Subject:
                 raise CapabilityError(
                     f"{subject.name} is combined by {subject.strategy} and cannot be part of a sum",
                     hint="name its members instead"
-                    if subject.sequential
+                    if subject.strategy in NEVER_MERGED
                     else f"merge it first: adapterhub stack {subject.name} -o DIR",
                 )
         only = Subject(name=name, members=tuple(m for s in subjects for m in s.members))
@@ -167,13 +138,14 @@ def together(name: str, subjects: list[Subject]) -> Subject:
 
 
 def attach_subject(rack: Rack, subject: Subject) -> Slots:
-    """Attach every member and return the slots that answer as the subject.
+    """Attach every member and return the slots that answer as the subject; where one answers
+    alone, those from which a request's are chosen.
 
     Raises CapabilityError for a composition whose strategy exists only as a merged adapter, for a
     method that does not work beside others and for a weight that means nothing to its adapter, and
     MismatchError for members of other bases, layouts or shapes.
     """
-    if not subject.single:
+    if not subject.single or subject.chooses:
         outlines = [outline(member) for member in subject.members]
         arrange(outlines, strategy=catalog().strategies[subject.strategy])
     for member in subject.members:
@@ -209,79 +181,3 @@ def _check_weight(rack: Rack, member: Member, slot: str, weight: Weight) -> None
     except CapabilityError as error:
         name = term_text(member.ref, member.weight, member.scales)
         raise CapabilityError(f"{name}: {error.message}", hint=error.hint) from error
-
-
-def _is_composition(path: Path) -> bool:
-    return path.is_file() and path.suffix == ".toml"
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolver:
-    fetch: Fetch
-    allow: frozenset[str]
-    scales: Mapping[str, Scales]
-    verified: set[Path] = field(default_factory=set)
-
-    def subject(self, text: str) -> Subject:
-        found = [
-            self._named(term.ref).times(term.weight).scaled_by(self.scales.get(term.ref, {}))
-            for term in named_in(text)
-        ]
-        return together(text, found)
-
-    def _named(self, ref: str) -> Subject:
-        path = named_path(ref)
-        if path is None or not _is_composition(path):
-            return self._stored(ref, self._locate(ref))
-        pinned = decode_composition(path.read_bytes(), name=path.name)
-        return self._pinned(ref, pinned, at=Fetched(folder=path.parent))
-
-    def _locate(self, ref: str, *, beside: Fetched | None = None) -> Fetched:
-        """A folder, or a ref; one in a stored composition is first sought where that came from."""
-        path = named_path(ref) or Path(ref)
-        here = beside.folder / path if beside and not beside.commit else path
-        if here.is_dir():
-            return Fetched(folder=here)
-        if named_path(ref):
-            raise NotFoundError(f"there is no folder {ref}", hint="check the path")
-        parsed = parse_ref(ref)
-        if beside and beside.remote and parsed.remote is None:
-            try:
-                return self.fetch(parsed.on(beside.remote))
-            except NotFoundError:
-                pass
-        return self.fetch(parsed)
-
-    def _read(self, at: Fetched) -> AdapterFolder:
-        folder = read_folder(at.folder)
-        if at.folder not in self.verified:
-            refuse_problems(at.folder, allow=self.allow)
-            self.verified.add(at.folder)
-        return folder
-
-    def _stored(self, ref: str, at: Fetched) -> Subject:
-        folder = self._read(at)
-        if folder.composition is not None:
-            return self._pinned(ref, folder.composition, at=at)
-        member = open_member(ref, folder, commit=at.commit, remote=at.remote)
-        return Subject(name=ref, members=(member,))
-
-    def _pinned(self, name: str, pinned: PinnedComposition, *, at: Fetched) -> Subject:
-        places: dict[str, Fetched] = {}
-
-        def find(term: PinnedTerm) -> AdapterFolder:
-            exact = str(parse_ref(term.ref).at(term.commit)) if term.commit else term.ref
-            places[term.ref] = self._locate(exact, beside=at)
-            return self._read(places[term.ref])
-
-        members = tuple(
-            replace(member, remote=places[member.ref].remote) for member in reopen(pinned, find)
-        )
-        subject = Subject(
-            name=name,
-            members=members,
-            strategy=pinned.strategy,
-            rank=pinned.rank,
-            options=pinned.options or {},
-        )
-        return together(name, [subject])

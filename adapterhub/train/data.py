@@ -23,12 +23,15 @@ EVAL_ROWS = 100
 Items = Sequence[tuple[int, Item]]
 
 
-def load_items(data: str, *, seed: int) -> tuple[list[tuple[int, Item]], str]:
+def load_items(
+    data: str, *, seed: int, option: str = "--data"
+) -> tuple[list[tuple[int, Item]], str]:
     """(line number, conversation) pairs and the rows' sha256: of a JSONL file, else of a task.
+    `option` is where it was named.
 
     Raises DataError naming the line of a broken row.
     """
-    path = _file(data, option="--data")
+    path = _file(data, option=option)
     if path is not None:
         return _items_of(read_rows(path), name=path.name)
     rows = list(enumerate(_task(data).train_rows(TASK_ROWS, seed=seed), start=1))

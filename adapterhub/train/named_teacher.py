@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapterhub.domain.base import BaseSpec
+from adapterhub.domain.composition import NEVER_MERGED
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.lineage import TAUGHT_BY
 from adapterhub.domain.match import WRONG_BASE, another_base, match_base, record_of
 from adapterhub.domain.recipe import Recipe
 from adapterhub.domain.refs import Ref
-from adapterhub.errors import UsageError
+from adapterhub.errors import CapabilityError, UsageError
 from adapterhub.formats.recipe_file import without_places
 from adapterhub.formats.schema import to_plain
 from adapterhub.hub.client import pull
 from adapterhub.models.bases import find_base
 from adapterhub.plugin.catalog import catalog
-from adapterhub.runtime.subjects import Fetched, Subject, resolve_subject
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import Subject
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +94,9 @@ def named_teacher(
 ) -> NamedTeacher | None:
     """The recipe's adapters on its other base, or on the student's; None for a trainer without.
 
-    Raises UsageError when teacher and student are one, MismatchError for an adapter made for
-    another base than the teacher's, and what finding, pulling and verifying raise, in so far as it
-    is not in `allow`.
+    Raises UsageError when teacher and student are one, CapabilityError for adapters of which a
+    request chooses one, MismatchError for one made for another base than the teacher's, and what
+    finding, pulling and verifying raise, in so far as it is not in `allow`.
     """
     if not catalog().trainers[recipe.trainer].teacher:
         return None
@@ -103,6 +105,7 @@ def named_teacher(
     shared = named is None or named == student.name
     spec = student if shared or named is None else find_base(named)
     if subject is not None:
+        _check_one_voice(subject)
         _check_made_for(subject, spec, allow=allow)
     elif shared:
         raise UsageError(
@@ -115,6 +118,15 @@ def named_teacher(
 def taught_by(teacher: NamedTeacher | None) -> Mapping[str, Any]:
     """What the manifest's recipe says of a run's teacher: nothing where there was none."""
     return {} if teacher is None else {TAUGHT_BY: teacher.record}
+
+
+def _check_one_voice(subject: Subject) -> None:
+    if subject.chooses:
+        raise CapabilityError(
+            f"{subject.name} does not teach by {subject.strategy}: "
+            f"{NEVER_MERGED[subject.strategy]}",
+            hint="name one of its adapters as the teacher, or a sum of them: --teacher A+B",
+        )
 
 
 def _check_made_for(subject: Subject, spec: BaseSpec, *, allow: frozenset[str]) -> None:

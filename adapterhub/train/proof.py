@@ -1,4 +1,5 @@
-"""What a finished run shows of its adapter: the probe, and golden samples where they are asked for.
+"""What a finished run shows of its adapter: the probe, the centroid of its prompts, and golden
+samples where they are asked for.
 
 Whatever goes wrong here costs the proof, never what was trained.
 """
@@ -13,6 +14,7 @@ from adapterhub.domain.evaluation import Item
 from adapterhub.domain.manifest import Manifest
 from adapterhub.errors import AdapterhubError, UsageError
 from adapterhub.models.loader import Base
+from adapterhub.runtime.embedding import Conversation
 from adapterhub.train.data import EVAL_ROWS, held_out_items
 from adapterhub.trust.golden import conversation_digest, golden_items
 from adapterhub.trust.record import record_probe
@@ -47,6 +49,7 @@ def prove(
     *,
     name: str,
     golden: Sequence[Item],
+    prompts: Sequence[Conversation],
     say: Callable[[str], None],
 ) -> Manifest:
     """The manifest with what the stored adapter does; as it was, and said aloud, where that cannot
@@ -54,7 +57,7 @@ def prove(
     import torch
 
     try:
-        return record_probe(folder, base, name=name, golden=golden, say=say)
+        return record_probe(folder, base, name=name, golden=golden, prompts=prompts, say=say)
     except AdapterhubError as error:
         say(f"note: saved without a probe: {error.message}")
     except torch.OutOfMemoryError:

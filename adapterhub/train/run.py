@@ -125,7 +125,15 @@ def train_adapter(
             facts=taught_by(teacher),
             allowed=fitted.allowed,
         )
-        manifest = prove(folder, base, manifest, name=out.absolute().name, golden=samples, say=say)
+        manifest = prove(
+            folder,
+            base,
+            manifest,
+            name=out.absolute().name,
+            golden=samples,
+            prompts=[item.messages for _, item in rows.items],
+            say=say,
+        )
         for name, data in files.items():
             (folder / name).write_bytes(data)
     checkpoint.remove()

@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING
 
 from adapterhub.domain.engines import Engine, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
+from adapterhub.domain.probe import PROMPTS
 from adapterhub.errors import NoEffectError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROMPTS: tuple[tuple[str, str], ...] = (
-    ("What is the capital of France?", "The capital of France is Paris."),
-    ("Translate to Korean: good morning", "좋은 아침입니다"),
-    ("Write the number 42 as JSON.", '{"number": 42}'),
-    ("def add(a, b):", "    return a + b"),
-    ("Say it shorter: The cat sat down on the mat.", "The cat sat down."),
-    ("What is 17 + 25?", "17 + 25 = 42"),
-)
 # Twice the largest difference that batching and summation order make in float32.
 NOTHING = 1e-5
 

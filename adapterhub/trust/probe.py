@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adapterhub.domain.digest import digest_of
-from adapterhub.domain.probe import Environment, Position, Probe
-from adapterhub.trust.effect import PROMPTS, Heard, effect_of
+from adapterhub.domain.probe import PROMPTS, Environment, Position, Probe
+from adapterhub.trust.effect import Heard, effect_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,5 @@
-"""Write into a stored adapter's manifest what it does to its base now: its probe, and samples.
+"""Write into a stored adapter's manifest what it does to its base now: its probe, and samples; and
+what the prompts that it was trained on have in common: its centroid.
 
 Attaches the bytes that were stored, so that what was saved wrongly is noticed where it was saved.
 """
@@ -19,6 +20,7 @@ from adapterhub.hub.files import atomic_write
 from adapterhub.hub.folder import adapter_digest, read_folder
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import read_state
+from adapterhub.runtime.embedding import Conversation, make_centroid
 from adapterhub.runtime.engine import open_engine
 from adapterhub.trust.effect import check_effect, effect_of, hear
 from adapterhub.trust.golden import make_golden
@@ -34,9 +36,11 @@ def record_probe(
     *,
     name: str,
     golden: Sequence[Item] = (),
+    prompts: Sequence[Conversation] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Attach the adapter in `path`, ask it, and write manifest and card anew.
+    """Attach the adapter in `path`, ask it, and write manifest and card anew. `prompts` are what it
+    was trained on; without any, the centroid that it has stays.
 
     A card that somebody wrote is left as it is. Raises NoEffectError for an adapter that changes
     nothing or is not finite, and what attaching raises; the folder is unchanged then.
@@ -59,13 +63,16 @@ def record_probe(
             bound=len(state.keys() & adapter.state().keys()),
         )
         samples = make_golden(engine, slots, golden) if golden else folder.manifest.golden
+        centroid = make_centroid(engine, prompts) if prompts else folder.manifest.centroid
     finally:
         engine.rack.detach(SLOT)
     if probe is None:
         raise NoEffectError(
             f"the weights of {name} are not finite", hint="its weights are broken; train it again"
         )
-    manifest = replace(folder.manifest, probe=probe, golden=samples)
+    if prompts and centroid is None:
+        say("note: without a centroid: the base's states of its prompts are not finite, or cancel")
+    manifest = replace(folder.manifest, probe=probe, golden=samples, centroid=centroid)
     card = path / CARD_FILE
     title = _title(card, folder.manifest) if card.is_file() else name
     atomic_write(path / MANIFEST_FILE, encode_manifest(manifest))

@@ -40,7 +40,7 @@ from adapterhub.compose.compatibility import advice_for, relate
 from adapterhub.compose.executor import merge
 from adapterhub.compose.members import open_member, outline
 from adapterhub.compose.plan import make_plan
-from adapterhub.domain.composition import SEQUENTIAL
+from adapterhub.domain.composition import NEVER_MERGED
 from adapterhub.domain.engines import Slots
 from adapterhub.domain.evaluation import TaskData
 from adapterhub.domain.method import Strategy
@@ -112,7 +112,7 @@ def trained(place: Path, base: Base, task: str, *, seed: int, steps: int) -> Pat
 
 def strategies() -> list[Strategy]:
     """Those that can be merged."""
-    return [entry.record for entry in catalog().strategies if entry.record.name != SEQUENTIAL]
+    return [entry.record for entry in catalog().strategies if entry.record.name not in NEVER_MERGED]
 
 
 def our_merges(

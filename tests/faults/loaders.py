@@ -21,7 +21,8 @@ from click.testing import CliRunner
 from adapterhub.cli.commands.verify import verify
 from adapterhub.errors import AdapterhubError
 from adapterhub.hub.folder import read_folder
-from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import attach_subject
 from adapterhub.testing.tiny import temporary_home
 from adapterhub.trust.effect import check_effect, measure_effect
 from tests.faults.fault import Use

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adapterhub.domain.composition import NEVER_MERGED
 from adapterhub.domain.patch import Affine
 from adapterhub.errors import UsageError
 from adapterhub.plugin.catalog import catalog, load_target
@@ -256,7 +257,7 @@ def test_knots_is_ties_on_the_right_singular_vectors_of_all_deltas_side_by_side(
     assert apart(found, expected) < 1e-8
 
 
-EVERY = [e.record.name for e in catalog().strategies if e.record.name != "sequential"]
+EVERY = [e.record.name for e in catalog().strategies if e.record.name not in NEVER_MERGED]
 # In coordinates that all adapters share, what is large depends on who shares them.
 SHARED = {"knots", "core_space"}
 

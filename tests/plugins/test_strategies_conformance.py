@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapterhub.domain.composition import SEQUENTIAL
+from adapterhub.domain.composition import NEVER_MERGED
 from adapterhub.plugin.catalog import catalog
 from adapterhub.testing import StrategyConformance
 
@@ -31,7 +31,7 @@ def test_every_bundled_strategy_that_merges_is_held_to_them() -> None:
         for entry in catalog().strategies
         if entry.record.target.startswith("adapterhub_plugins.")
     }
-    assert bundled == {*OURS, SEQUENTIAL}
+    assert bundled == {*OURS, *NEVER_MERGED}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -90,7 +90,7 @@ def _answer(
 def _members(refs: Sequence[str], say: Output, *, allow: frozenset[str]) -> list[Member]:
     """Of all REFs, verified; a composition has several."""
     from adapterhub.domain.composition import LINEAR
-    from adapterhub.runtime.subjects import resolve_subject
+    from adapterhub.runtime.resolve import resolve_subject
 
     fetch = fetcher(say)
     subjects = [resolve_subject(ref, fetch, allow=allow) for ref in refs]

@@ -68,7 +68,7 @@ def convert(
     """
     say = Output(as_json=as_json)
     _check_choice(layout, rank, family, canonical=canonical)
-    from adapterhub.runtime.subjects import resolve_subject
+    from adapterhub.runtime.resolve import resolve_subject
 
     allowed = frozenset(allow)
     subject = resolve_subject(ref, fetcher(say), allow=allowed)

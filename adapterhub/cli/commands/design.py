@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapterhub import __version__
-from adapterhub.cli.options import device_option, json_option
+from adapterhub.cli.options import centroid_option, device_option, json_option
 from adapterhub.cli.output import Output
-from adapterhub.cli.proving import record_effect
+from adapterhub.cli.proving import prompts_of, record_effect
 from adapterhub.domain.manifest import CARD_FILE, CONFIG_FILE, MANIFEST_FILE, Manifest
 from adapterhub.domain.match import record_of
 from adapterhub.errors import FormatError, UsageError
@@ -55,6 +55,7 @@ _OF_THE_CHOICE = ("score", "trials", "validate", "seed", "device")
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder once the new one is whole.")
+@centroid_option
 @device_option
 @json_option
 def design(
@@ -67,6 +68,7 @@ def design(
     examples_file: Path | None,
     choose: int | None,
     data: str | None,
+    centroid: str | None,
     overwrite: bool,
     as_json: bool,
     **settings: Any,
@@ -89,6 +91,7 @@ def design(
         "examples": [*map(_example, shown), *_file_examples(examples_file)],
     }
     spec = find_base(base_name)
+    prompts = prompts_of(centroid)
     if options["system"]:
         _say_if_dropped(spec, say)
     made = _maker(spec, options)
@@ -99,7 +102,7 @@ def design(
         choice = choose_examples(METHOD, spec, made, choose, data=data, settings=settings, say=say)
     config = made(choice.examples if choice else [])
     _write(out, config, spec, choice, overwrite=overwrite)
-    record_effect(out, spec, say, device=settings["device"])
+    record_effect(out, spec, say, device=settings["device"], prompts=prompts)
     say.data({"folder": str(out), "config": config, **(choice.to_json() if choice else {})})
     if choice:
         choice.show(say)

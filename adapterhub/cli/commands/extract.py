@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.options import device_option, json_option
+from adapterhub.cli.options import centroid_option, device_option, json_option
 from adapterhub.cli.output import Output, megabytes
-from adapterhub.cli.proving import record_effect
+from adapterhub.cli.proving import prompts_of, record_effect
+from adapterhub.errors import UsageError
 
 if TYPE_CHECKING:
     from adapterhub.train.extract import Extracted, Held
@@ -29,6 +30,7 @@ _WORST = 8
     "--targets", default="all-linear", show_default=True, help="Also attention, mlp or names."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the adapter that is there.")
+@centroid_option
 @device_option
 @json_option
 def extract(
@@ -38,6 +40,7 @@ def extract(
     out: Path,
     rank: int,
     targets: str,
+    centroid: str | None,
     overwrite: bool,
     device: str | None,
     as_json: bool,
@@ -54,6 +57,14 @@ def extract(
     from adapterhub.models.quiet import quiet
     from adapterhub.train.extract import extract as extract_adapter
 
+    # A base that is here under this name can be asked; another would have to be added first.
+    spec = next((spec for spec in list_bases() if spec.name == base), None)
+    if centroid is not None and spec is None:
+        raise UsageError(
+            f"a centroid is taken on a base that is here, and {base} is not the name of one",
+            hint=f"add it first: adapterhub base add NAME {base}",
+        )
+    prompts = prompts_of(centroid)
     device = device or best_device()
     check_device(device)
     with say.progress(unit="tensors") as bar, quiet():
@@ -69,10 +80,8 @@ def extract(
             on_tensor=lambda done, total: bar.update(line, completed=done, total=total),
             say=say.say,
         )
-    # A base that is here under this name can be asked; another would have to be added first.
-    spec = next((spec for spec in list_bases() if spec.name == base), None)
     if spec is not None:
-        record_effect(made.folder, spec, say, device=device)
+        record_effect(made.folder, spec, say, device=device, prompts=prompts)
     say.data(_json(made))
     _show(made, say)
     say.next(f"adapterhub verify {made.folder}")

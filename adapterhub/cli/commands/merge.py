@@ -83,7 +83,7 @@ def merge(
         )
     from adapterhub.cli.workbench import choose_base
     from adapterhub.evaluate.merging import Order, merge_model
-    from adapterhub.runtime.subjects import resolve_subject
+    from adapterhub.runtime.resolve import resolve_subject
 
     allowed = frozenset(allow)
     asked = asked_scales(scales, [ref])

@@ -9,7 +9,13 @@ from pathlib import Path
 import click
 
 from adapterhub.cli.fetching import fetcher, transfer_bar
-from adapterhub.cli.options import device_option, dry_run_option, json_option, named_base
+from adapterhub.cli.options import (
+    centroid_option,
+    device_option,
+    dry_run_option,
+    json_option,
+    named_base,
+)
 from adapterhub.cli.output import Output, megabytes
 from adapterhub.domain.refs import Ref, parse_ref
 from adapterhub.errors import UsageError
@@ -36,6 +42,7 @@ from adapterhub.plugin.catalog import catalog
     "--golden", type=click.IntRange(min=1), metavar="N", help="Show N of its answers; with --base."
 )
 @click.option("--golden-from", metavar="FILE|TASK", help="To which rows; none it was trained on.")
+@centroid_option
 @device_option
 @dry_run_option
 @json_option
@@ -50,6 +57,7 @@ def push(
     base_name: str | None,
     golden: int | None,
     golden_from: str | None,
+    centroid: str | None,
     device: str | None,
     private: bool,
     dry_run: bool,
@@ -59,7 +67,8 @@ def push(
 
     The folder is verified first; a broken adapter is not published unless --allow names the
     problem. With --base, what it does to that base is recorded in what is published: a probe, which
-    whoever pulls it can hold against what it does on their machine.
+    whoever pulls it can hold against what it does on their machine; with --centroid, also which
+    prompts it is for.
     """
     out = Output(as_json=as_json)
     name = parse_ref(ref)
@@ -67,6 +76,10 @@ def push(
         raise UsageError(
             "golden samples need a base, a number and rows",
             hint="push DIR REF --base NAME --golden 3 --golden-from FILE|TASK",
+        )
+    if centroid is not None and base_name is None:
+        raise UsageError(
+            "a centroid is taken on a base", hint="push DIR REF --base NAME --centroid FILE|TASK"
         )
     spec = named_base(base_name)
     with ExitStack() as work:
@@ -76,8 +89,11 @@ def push(
 
             samples = Samples(golden, golden_from) if golden and golden_from else None
             folder = work.enter_context(
-                proved(folder, name, spec, samples, out, device=device, allow=frozenset(allow))
-            )
+                proved(
+                    folder, name, spec, samples, out,
+                    centroid=centroid, device=device, allow=frozenset(allow),
+                )
+            )  # fmt: skip
         if dry_run:
             refuse_problems(folder, allow=frozenset(allow))
             sent = outgoing(folder, name=name.id)
@@ -123,7 +139,7 @@ def _folder(
     from adapterhub.compose.artefact import write_composition
     from adapterhub.compose.members import outline
     from adapterhub.compose.plan import settle
-    from adapterhub.runtime.subjects import resolve_subject
+    from adapterhub.runtime.resolve import resolve_subject
 
     subject = resolve_subject(source, fetcher(out), allow=allow)
     plan = settle(

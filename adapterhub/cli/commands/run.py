@@ -13,6 +13,7 @@ from adapterhub.cli.options import allow_option, base_option, device_option, jso
 from adapterhub.cli.output import Output
 from adapterhub.cli.scaling import scale_option
 from adapterhub.cli.workbench import Workbench, open_workbench, say_what_is_lost
+from adapterhub.domain.composition import SWITCH
 from adapterhub.domain.evaluation import Message
 from adapterhub.errors import UsageError
 
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from adapterhub.domain.engines import GenerateRequest, Generation
+    from adapterhub.runtime.answering import Choice
+    from adapterhub.runtime.subjects import Subject
 
 
 @click.command(short_help="Ask an adapter, or a composition of several, something.")
 @click.argument("ref")
 @click.argument("prompt", required=False)
 @click.option("--system", help="A system message before the prompt.")
+@click.option("--strategy", metavar="NAME", help="Of a composition: sequential, switch or route.")
+@click.option("--use", metavar="NAME", help="Which of its adapters answers, by switch.")
 @click.option("--compare", is_flag=True, help="Show the bare base's answer beside it.")
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="At most."
@@ -58,6 +63,8 @@ def run(
     ref: str,
     prompt: str | None,
     system: str | None,
+    strategy: str | None,
+    use: str | None,
     max_new_tokens: int,
     temperature: float,
     top_p: float,
@@ -71,7 +78,9 @@ def run(
 ) -> None:
     """Answer PROMPT (default: standard input) with the adapter REF on its base, as it comes.
 
-    The base's chat template is applied, once. With --compare, the base answers first, alone.
+    The base's chat template is applied, once. With --compare, the base answers first, alone. By
+    --strategy switch, the adapter that --use names answers; by route, the one that was trained on
+    prompts most like this one.
     """
     out = Output(as_json=as_json)
     text = prompt if prompt is not None else _piped()
@@ -87,15 +96,19 @@ def run(
         out=out,
         allow=frozenset(allow),
         scales=scales,
+        strategy=strategy,
+        check=lambda subjects: _check_use(subjects[0], use),
     )
 
     messages = (*turns, Message(role="user", content=text))
     say_what_is_lost(bench, [messages], out)
+    choice = _choice(bench, messages, use, out)
+    slots = choice.slots if choice else bench.slots[0]
 
     def request(*, bare: bool) -> GenerateRequest:
         return GenerateRequest(
             messages=messages,
-            slots=() if bare else bench.slots[0],
+            slots=() if bare else slots,
             sequential=not bare and bench.subjects[0].sequential,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -110,13 +123,47 @@ def run(
     else:
         answers = [_stream(bench, request(bare=False), out)]
     names = [base_spec.name, ref] if compare else [ref]
-    out.data([_json(name, answer) for name, answer in zip(names, answers, strict=True)])
+    found = [_json(name, answer) for name, answer in zip(names, answers, strict=True)]
+    if choice:
+        found[-1]["answered_by"] = choice.member
+    out.data(found)
 
 
 def _piped() -> str:
     if sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, or pipe one in", click.get_current_context())
     return sys.stdin.read().strip()
+
+
+def _check_use(subject: Subject, use: str | None) -> None:
+    """Raises UsageError for a name where none is needed, and as `named_member` does."""
+    from adapterhub.runtime.answering import named_member
+
+    if subject.strategy == SWITCH:
+        named_member(subject, use)
+    elif use is not None:
+        raise UsageError(
+            f"--use names one of several adapters by switch, and {subject.name} is put together by "
+            f"{subject.strategy}",
+            hint="add --strategy switch, or leave --use out",
+        )
+
+
+def _choice(
+    bench: Workbench, messages: tuple[Message, ...], use: str | None, out: Output
+) -> Choice | None:
+    """Who answers, said aloud where the prompt decided; None where all do."""
+    from adapterhub.runtime.answering import choose
+
+    subject = bench.subjects[0]
+    if not subject.chooses:
+        return None
+    choice = choose(bench.engine, subject, bench.slots[0], [(messages, use)])[0]
+    if choice.cosines:
+        pairs = zip(subject.members, choice.cosines, strict=True)
+        told = ", ".join(f"{member.ref} {cosine:.2f}" for member, cosine in pairs)
+        out.say(f"note: {choice.member} answers; cosines: {told}")
+    return choice
 
 
 def _stream(bench: Workbench, request: GenerateRequest, out: Output) -> Generation:

@@ -172,7 +172,8 @@ def _subject(
     allow: frozenset[str],
 ) -> Subject:
     """All REFs as one; a single stored composition keeps its own strategy and rank."""
-    from adapterhub.runtime.subjects import resolve_subject, together
+    from adapterhub.runtime.resolve import resolve_subject
+    from adapterhub.runtime.subjects import together
 
     fetch, asked = fetcher(out), asked_scales(scales, refs)
     subjects = [resolve_subject(ref, fetch, allow=allow, scales=asked) for ref in refs]

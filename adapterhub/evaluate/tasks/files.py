@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapterhub.domain.digest import digest_of
 from adapterhub.domain.evaluation import Item, TaskData
-from adapterhub.formats.rows import read_rows, row_to_messages
+from adapterhub.formats.rows import read_rows, row_adapter, row_to_messages
 
 LONGEST_REPLY = 512
 
@@ -21,8 +21,11 @@ def file_task(path: Path, *, limit: int | None = None, seed: int = 0) -> TaskDat
 
     Raises what `read_rows` and `row_to_messages` raise; every row is checked, drawn or not.
     """
-    found = [row_to_messages(row, line, path.name) for line, row in read_rows(path)]
-    items = [Item(messages=messages, answer=answer) for messages, answer in found]
+    items = []
+    for line, row in read_rows(path):
+        messages, answer = row_to_messages(row, line, path.name)
+        adapter = row_adapter(row, line, path.name)
+        items.append(Item(messages=messages, answer=answer, adapter=adapter))
     if limit is not None and limit < len(items):
         # Drawn and not cut, because files are often sorted.
         source = random.Random(seed)
@@ -37,14 +40,16 @@ def file_task(path: Path, *, limit: int | None = None, seed: int = 0) -> TaskDat
 
 
 def items_digest(items: list[Item]) -> str:
-    """sha256 over the items as chat rows, whichever form the file wrote them in."""
+    """sha256 over the items as chat rows, whichever form the file wrote them in, each with the
+    adapter that it names, if any."""
     return digest_of(
         [
             {
                 "messages": [
                     *({"role": turn.role, "content": turn.content} for turn in item.messages),
                     {"role": "assistant", "content": item.answer},
-                ]
+                ],
+                **({"adapter": item.adapter} if item.adapter is not None else {}),
             }
             for item in items
         ]

@@ -1,5 +1,5 @@
-"""Ways to combine adapters, all on the deltas and none mixing one adapter's A with another's B, and
-`sequential`, in which one adapter feeds the next."""
+"""Ways to combine adapters, all on the deltas and none mixing one adapter's A with another's B;
+`sequential`, in which one adapter feeds the next; `switch` and `route`, in which one answers."""
 
 from __future__ import annotations
 
@@ -35,6 +35,20 @@ def adapterhub_strategies() -> Sequence[Strategy]:
             summary="each adapter changes what those before it made; attached only",
             target="adapterhub_plugins.strategies.combine:sequential",
             reference="the Stack of AdapterHub, arXiv 2005.00052",
+            exact=True,
+        ),
+        Strategy(
+            name="switch",
+            summary="each request names the one adapter that answers it; attached only",
+            target="adapterhub_plugins.strategies.combine:switch",
+            reference="an adapter a request, as S-LoRA serves them, arXiv 2311.03285",
+            exact=True,
+        ),
+        Strategy(
+            name="route",
+            summary="each prompt is answered by the adapter trained on the like; attached only",
+            target="adapterhub_plugins.strategies.combine:route",
+            reference="LoraRetriever, arXiv 2402.09997, by the base's own states",
             exact=True,
         ),
         Strategy(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from adapterhub.domain.composition import NEVER_MERGED, ROUTE, SEQUENTIAL, SWITCH
 from adapterhub.domain.patch import Affine, Deltas
 from adapterhub.errors import CapabilityError, UsageError
 from adapterhub_plugins.strategies.cores import cut
@@ -102,7 +103,21 @@ def _cosine(patches: Sequence[Affine]) -> float:
 
 def sequential(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
     """Raises CapabilityError: what one adapter makes of another's work is no patch of the base."""
-    raise CapabilityError(
-        "sequential exists attached only: what feeds the next adapter is no sum of deltas",
-        hint="write it down instead: adapterhub stack A B --strategy sequential",
+    raise _attached_only(SEQUENTIAL)
+
+
+def switch(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
+    """Raises CapabilityError: which adapter answers is not known before there is a request."""
+    raise _attached_only(SWITCH)
+
+
+def route(patches: Sequence[Affine], weights: Sequence[float], *, rank: int | None) -> Affine:
+    """Raises CapabilityError: which adapter answers is not known before there is a prompt."""
+    raise _attached_only(ROUTE)
+
+
+def _attached_only(name: str) -> CapabilityError:
+    return CapabilityError(
+        f"{name} exists attached only: {NEVER_MERGED[name]}",
+        hint=f"write it down instead: adapterhub stack A B --strategy {name}",
     )

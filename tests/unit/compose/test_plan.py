@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from adapterhub.compose.outline import Outline, Site
 from adapterhub.compose.plan import Arrangement, Plan, arrange, make_plan, settle
 from adapterhub.domain.base import Fingerprint
+from adapterhub.domain.centroid import Centroid, pack
 from adapterhub.domain.manifest import BaseRecord
 from adapterhub.domain.method import Strategy
 from adapterhub.domain.quantization import scheme_by_name
@@ -224,3 +226,36 @@ def test_nothing_to_stack_is_refused() -> None:
 def test_planning_needs_no_torch() -> None:
     code = "import sys, adapterhub.compose.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["switch", "route"])
+def test_what_chooses_one_adapter_is_never_merged(name: str) -> None:
+    strategy = replace(SEQUENTIAL, name=name)
+    with pytest.raises(CapabilityError, match=f"{name} exists attached only: each") as caught:
+        make_plan([ONE, TWO], strategy=strategy)
+    assert caught.value.hint == f"leave -o out: adapterhub stack A B --strategy {name}"
+
+
+def test_adapters_that_answer_alone_need_only_be_for_one_base() -> None:
+    switch = replace(SEQUENTIAL, name="switch")
+    odd = replace(outline("acme/odd", q=site(4, (99, 99))), stackable=False, method="prompt_tuning")
+    found = settle([ONE, odd], strategy=switch)
+    assert str(found) == "switch, 0.5*acme/one or 0.5*acme/odd, attached"
+    with pytest.raises(MismatchError, match="but acme/odd for acme/other"):
+        settle([ONE, replace(odd, base=BaseRecord(id="acme/other"))], strategy=switch)
+
+
+def test_routing_needs_a_centroid_of_each_taken_alike() -> None:
+    route = replace(SEQUENTIAL, name="route")
+    centroid = Centroid(
+        values=pack((0.6, -0.8)), dimension=2, prompts=9, layer=1, base="b", rule="r"
+    )
+    one, two = replace(ONE, centroid=centroid), replace(TWO, centroid=centroid)
+    assert arrange([one, two], strategy=route).strategy.name == "route"
+    with pytest.raises(MismatchError, match="acme/two has no centroid"):
+        arrange([one, TWO], strategy=route)
+    changes: dict[str, Any]
+    for changes in ({"layer": 2}, {"rule": "q"}):
+        other = replace(two, centroid=replace(centroid, **changes))
+        with pytest.raises(MismatchError, match="centroids of acme/one and acme/two differ in"):
+            arrange([one, other], strategy=route)

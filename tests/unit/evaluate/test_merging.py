@@ -21,7 +21,8 @@ from adapterhub.models.bases import find_base
 from adapterhub.models.loader import load_base
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import method_of
-from adapterhub.runtime.subjects import Fetched, Subject, resolve_subject
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import Subject
 from adapterhub.testing import plain
 from adapterhub.testing.ground import apart
 from adapterhub.testing.practice import shake

@@ -142,6 +142,20 @@ def test_adapters_feed_each_other_where_it_is_said() -> None:
     }
 
 
+def test_each_item_is_answered_by_the_slots_chosen_for_it() -> None:
+    engine, asked = LookupEngine(), task()
+    each = [TWO if i % 2 else ONE for i in range(len(asked.items))]
+    subjects = [("mix", MIX), ("one", ONE)]
+    evaluate(engine, subjects, [asked], chosen={("mix", asked.name): each})
+    by_item = {
+        item.messages: [r.slots for r in engine.asked if r.messages == item.messages]
+        for item in asked.items
+    }
+    for item, slots in zip(asked.items, each, strict=True):
+        assert set(by_item[item.messages]) == {(), ONE, slots}
+    assert MIX not in {request.slots for request in engine.asked}
+
+
 def test_an_adapter_that_helps_is_seen_to_help() -> None:
     found = measure("one")
     match, perplexity = found.rows

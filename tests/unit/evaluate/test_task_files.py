@@ -64,3 +64,15 @@ def test_replies_may_be_as_long_as_the_longest_answer(
 ) -> None:
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": answer}]
     assert file_task(_write(tmp_path, rows)).max_new_tokens == tokens
+
+
+def test_a_row_names_the_adapter_that_is_to_answer_it(tmp_path: Path) -> None:
+    row = '{"prompt": "a", "completion": "b"%s}\n'
+    named, plain, wrong = (tmp_path / f"{n}.jsonl" for n in ("named", "plain", "wrong"))
+    named.write_text(row % ', "adapter": "me/one"' + row % ', "adapter": null')
+    plain.write_text(2 * (row % ""))
+    wrong.write_text(row % ', "adapter": 3')
+    assert [item.adapter for item in file_task(named).items] == ["me/one", None]
+    assert file_task(named).digest != file_task(plain).digest
+    with pytest.raises(DataError, match=r'wrong\.jsonl line 1: "adapter" is a number, not text'):
+        file_task(wrong)

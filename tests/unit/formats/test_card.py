@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapterhub.domain.centroid import Centroid, pack
 from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, Result
 from adapterhub.domain.quantization import scheme_by_name
 from adapterhub.errors import FormatError
@@ -142,3 +143,12 @@ def test_a_card_is_renamed_where_it_says_how_to_use_it_and_nowhere_else() -> Non
     assert found.count("my-dates") == 1
     assert renamed_card(found, name="acme/dates") == found
     assert renamed_card("# A card of somebody's own\n", name="acme/dates").count("acme") == 0
+
+
+def test_the_page_says_of_its_centroid_what_it_is_and_not_its_numbers() -> None:
+    centroid = Centroid(
+        values=pack((0.6, -0.8)), dimension=2, prompts=64, layer=15, base="b", rule="r"
+    )
+    card = render_card(dataclasses.replace(MANIFEST, centroid=centroid), name="user/one")
+    assert "| centroid | of 64 prompts, 2 numbers after block 15 |" in card
+    assert centroid.values not in card

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterhub.domain.base import BaseSpec, Fingerprint
+from adapterhub.domain.centroid import Centroid, pack
 from adapterhub.domain.composition import Composition, PinnedComposition, PinnedTerm, Term
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.manifest import BaseRecord, Manifest, Parent, PluginRecord, Result
@@ -67,6 +68,15 @@ SAMPLES = st.builds(
     ).map(tuple),
     answer=WORDS,
 )
+CENTROIDS = st.builds(
+    Centroid,
+    values=st.just(pack((0.6, -0.8))),
+    dimension=st.just(2),
+    prompts=st.integers(1, 99),
+    layer=st.integers(0, 99),
+    base=SHA,
+    rule=TEXT,
+)
 MANIFESTS = st.builds(
     Manifest,
     method=TEXT,
@@ -87,6 +97,7 @@ MANIFESTS = st.builds(
     inferred=st.booleans(),
     probe=st.none() | PROBES,
     golden=st.lists(SAMPLES, max_size=2).map(tuple),
+    centroid=st.none() | CENTROIDS,
 )  # fmt: skip
 WEIGHT = st.floats(-1e3, 1e3).filter(bool)
 COMPOSITIONS = st.builds(
@@ -219,3 +230,24 @@ def test_a_plugin_is_named_by_a_distribution_and_nothing_else(name: str) -> None
     )
     with pytest.raises(FormatError, match=r"plugin.distribution"):
         encode_manifest(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [
+        ({"values": "no base64"}, "not base64"),
+        ({"dimension": 3}, "holds 4 bytes, and its dimension calls for 6"),
+        ({"values": pack((0.5, 0.5))}, "not of length 1"),
+        ({"prompts": "many"}, "prompts"),
+        ({"weight": 1}, "unknown field"),
+    ],
+)
+def test_a_centroid_that_is_none_is_refused_naming_it(changes: dict[str, Any], fact: str) -> None:
+    centroid = {
+        "values": pack((0.6, -0.8)), "dimension": 2, "prompts": 3, "layer": 1, "base": "b",
+        "rule": "r",
+    }  # fmt: skip
+    good = {"schema_version": 1, "method": "lora", "config_version": 1, "base": {"id": "a/b"}}
+    assert decode_manifest(json.dumps({**good, "centroid": centroid}).encode()).centroid
+    with pytest.raises(FormatError, match=f"adapterhub.json: centroid.*{fact}"):
+        decode_manifest(json.dumps({**good, "centroid": {**centroid, **changes}}).encode())

@@ -21,7 +21,8 @@ from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.runtime.engine import open_engine
-from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import attach_subject
 from adapterhub.testing.practice import shake
 from adapterhub.testing.tiny import add_tiny_base
 

@@ -26,15 +26,8 @@ from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack, method_of
 from adapterhub.runtime.engine import open_engine
-from adapterhub.runtime.subjects import (
-    Fetched,
-    Subject,
-    attach_subject,
-    named_in,
-    resolve_subject,
-    slot_of,
-    weights_on,
-)
+from adapterhub.runtime.resolve import Fetched, named_in, resolve_subject
+from adapterhub.runtime.subjects import Subject, attach_subject, slot_of, weights_on
 from adapterhub.testing import plain
 from adapterhub.testing.ground import agree, apart
 from adapterhub.testing.practice import shake

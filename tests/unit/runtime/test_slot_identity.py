@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapterhub.domain.refs import Ref
-from adapterhub.runtime.subjects import Fetched, resolve_subject, slot_of
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import slot_of
 from tests.adapter_files import write_lora
 
 

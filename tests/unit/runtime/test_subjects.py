@@ -28,7 +28,8 @@ from adapterhub.formats.composition_file import encode_composition
 from adapterhub.models.loader import Base
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.attach import Rack
-from adapterhub.runtime.subjects import Fetched, attach_subject, resolve_subject, slot_of
+from adapterhub.runtime.resolve import Fetched, resolve_subject
+from adapterhub.runtime.subjects import attach_subject, slot_of
 from adapterhub.testing.plain import logits_of
 from tests.adapter_files import f32, lora_tensors, write_lora
 
