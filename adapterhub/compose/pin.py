@@ -39,6 +39,7 @@ def pin(members: Sequence[Member], plan: Arrangement) -> PinnedComposition:
         strategy=plan.strategy.name,
         rank=plan.limit,
         options=dict(plan.options) or None,
+        searched=dict(plan.searched) or None,
         written_by=f"adapterhub {__version__}",
     )
 

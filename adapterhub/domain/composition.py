@@ -86,13 +86,15 @@ class PinnedTerm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PinnedComposition:
-    """A composition as `composition.toml` keeps it: every adapter and the base nailed down."""
+    """A composition as `composition.toml` keeps it: every adapter and the base nailed down, and how
+    its weights were found, if they were searched for."""
 
     base: BaseRecord
     terms: tuple[PinnedTerm, ...]
     strategy: str = LINEAR
     rank: int | None = None
     options: Mapping[str, int | float] | None = None
+    searched: Mapping[str, str | int | float] | None = None
     written_by: str | None = None
 
     @property

@@ -136,5 +136,6 @@ class _Resolver:
             strategy=pinned.strategy,
             rank=pinned.rank,
             options=pinned.options or {},
+            searched=pinned.searched or {},
         )
         return together(name, [subject])

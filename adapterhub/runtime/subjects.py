@@ -31,13 +31,15 @@ from adapterhub.runtime.attach import Rack
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """Something to run, evaluate, stack or push: its name as written and its members, in order."""
+    """Something to run, evaluate, stack or push: its name as written and its members, in order.
+    `searched` is how their weights were found, where they were searched for."""
 
     name: str
     members: tuple[Member, ...]
     strategy: str = LINEAR
     rank: int | None = None
     options: Mapping[str, float] = field(default_factory=dict)
+    searched: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @property
     def sequential(self) -> bool:
@@ -85,15 +87,17 @@ class Subject:
         no sum that a number scales."""
         if weight != 1.0:
             self._check_sum("weight")
-        members = tuple(replace(m, weight=m.weight * weight) for m in self.members)
-        return replace(self, members=members)
+            members = tuple(replace(m, weight=m.weight * weight) for m in self.members)
+            return replace(self, members=members, searched={})
+        return self
 
     def scaled_by(self, scales: Scales) -> Subject:
         """Every member's scales multiplied. Raises CapabilityError as `times` does."""
         if scales:
             self._check_sum("scale")
-        members = tuple(replace(m, scales=both(m.scales, scales)) for m in self.members)
-        return replace(self, members=members)
+            members = tuple(replace(m, scales=both(m.scales, scales)) for m in self.members)
+            return replace(self, members=members, searched={})
+        return self
 
     def _check_sum(self, what: str) -> None:
         if self.sequential and len(self.members) > 1:

@@ -37,7 +37,8 @@ def author(tmp_path: Path, team: Path) -> CommandLine:
     for index, name in enumerate(("one", "two")):
         write_lora(tmp_path / "author" / name, tensors=random_tensors(index))
         run.ok("push", name, f"acme/{name}", "--to", "team")
-    run.ok("stack", "team:acme/one", "team:acme/two*0.5", "--strategy", "ties", "--rank", "2")
+    ties = ("--strategy", "ties", "--rank", "2", "--density", "0.3")
+    run.ok("stack", "team:acme/one", "team:acme/two*0.5", *ties)
     run.ok("push", "composition.toml", "acme/both", "--to", "team")
     return run
 

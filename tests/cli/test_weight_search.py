@@ -86,6 +86,14 @@ def test_the_weights_found_are_written_down(machine: CommandLine) -> None:
     kept = [weight for weight in search["weights"] if weight]
     assert [term["weight"] for term in written["terms"]] == kept
     assert (kept != [1.0, 1.0]) == search["taken"]
+    assert written["searched"]["weights_searched_on"] == "rows.jsonl"
+    assert written["searched"]["search_trials"] == len(search["trials"])
+    # It goes where these weights go, and no further.
+    machine.ok("stack", "--from", "found.toml", "-o", "copy.toml")
+    copied = tomllib.loads((machine.cwd / "copy.toml").read_text())
+    assert copied["searched"] == written["searched"]
+    machine.ok("stack", "found.toml", "--weights", "0.5", "-o", "halved.toml")
+    assert "searched" not in tomllib.loads((machine.cwd / "halved.toml").read_text())
     assert "would flatter these weights" in done.err
     # The same again, to the same bytes; a place that is taken is noticed before the search.
     again = machine.ok(*words, "-o", "again.toml", "--json")

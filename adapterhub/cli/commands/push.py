@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -146,8 +147,10 @@ def _folder(
         [outline(member) for member in subject.members],
         strategy=catalog().strategies[subject.strategy],
         rank=subject.rank,
+        options=subject.options,
         allow=allow,
     )
+    plan = replace(plan, searched=subject.searched)
     with workspace(cache_dir() / "tmp") as work:
         folder = work / ref.name
         target = to or ref.remote or LOCAL

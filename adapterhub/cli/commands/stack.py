@@ -136,7 +136,7 @@ def stack(
 
     check_device(device)
     members, noted = subject.members, set[str]()
-    plan = planned(members)
+    plan = replace(planned(members), searched=subject.searched)
     if base_name is not None:
         noted |= _check_base(members, base_name, say, allow=allowed)
     if base_name is None or dry_run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adapterhub.domain.composition import PinnedComposition, PinnedTerm, Term
@@ -28,6 +30,17 @@ def test_scales_come_back_as_they_were() -> None:
     assert again.composition.terms == (
         Term(ref="u/a", weight=0.5, scales={"layers.0-11": 0.5, "mlp": 0.0}),
     )
+
+
+def test_how_weights_were_found_comes_back_as_it_was() -> None:
+    found: dict[str, str | int | float] = {
+        "weights_searched_on": "rows.jsonl",
+        "search_trials": 12,
+        "search_gain": 0.25,
+    }
+    wanted = replace(pinned(), searched=found)
+    assert decode_composition(encode_composition(wanted)) == wanted
+    assert b"searched" not in encode_composition(pinned())
 
 
 def test_they_may_be_written_by_hand() -> None:
