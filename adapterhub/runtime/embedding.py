@@ -1,7 +1,21 @@
 """What a prompt looks like to the bare base, and what a set of prompts has in common.
 
 No adapter takes part and nothing is trained; which adapter answers is for
-`adapterhub.runtime.answering`.
+`adapterhub.runtime.answering`. A prompt costs one forward pass.
+
+The layer was measured: `python -m tests.bench.routing HOME`, 2026-11-24, SmolLM2-135M-Instruct in
+NF4 on a CPU, four tasks, 50 held-out prompts each, centroids of 32 training prompts. How many of
+the 200 are nearest to their own task, and by how much at least, with and without the system
+messages that state the rules of two tasks:
+
+    block   0              5              10             15             25             30
+    with    100%, +0.04    100%, +0.24    100%, +0.27    100%, +0.33    100%, +0.31    100%, +0.05
+    without 93.5%, -0.07   100%, +0.19    100%, +0.18    100%, +0.25    100%, +0.26    100%, +0.01
+
+There is no rule by which a prompt that is near to none goes to the bare base: after block 15 the
+least cosine of a prompt to its own task is 0.72, but an everyday prompt comes up to 0.68 near
+(median 0.16), and tasks of more varied prompts must be expected to lie further from their
+centroids.
 """
 
 from __future__ import annotations
