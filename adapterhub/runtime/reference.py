@@ -15,7 +15,8 @@ from typing import Any
 from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
-from adapterhub.errors import DataError, UsageError
+from adapterhub.errors import DataError, MismatchError, UsageError
+from adapterhub.models import raw_text
 from adapterhub.models.chat import Chat
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import Rack
@@ -45,7 +46,7 @@ class ReferenceEngine:
     ) -> list[Generation]:
         if on_text is not None and len(requests) != 1:
             raise UsageError("only a single request can stream", hint="ask one at a time")
-        prompts = [self.chat.prompt_ids(messages) for messages in self._rewritten(requests)]
+        prompts = [self._prompt(request) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
             self._check_length(len(prompt) + request.max_new_tokens, request.slots)
         answers: dict[int, Generation] = {}
@@ -60,13 +61,9 @@ class ReferenceEngine:
     def score(
         self, requests: Sequence[ScoreRequest], *, on_done: Callable[[int], None] | None = None
     ) -> list[Score]:
-        asked = self._rewritten(requests)
-        prompts = [self.chat.prompt_ids(messages) for messages in asked]
-        answers = [
-            self.chat.answer_ids(messages, request.answer)
-            for messages, request in zip(asked, requests, strict=True)
-        ]
-        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        pairs = [self._pair(request) for request in requests]
+        answers = [answer for _, answer in pairs]
+        rows = [prompt + answer for prompt, answer in pairs]
         for request, row in zip(requests, rows, strict=True):
             self._check_length(len(row), request.slots)
         scores: dict[int, Score] = {}
@@ -79,11 +76,32 @@ class ReferenceEngine:
                 on_done(len(batch))
         return [scores[i] for i in range(len(requests))]
 
-    def _rewritten(
-        self, requests: Sequence[GenerateRequest | ScoreRequest]
-    ) -> list[tuple[Message, ...]]:
-        """Each request's conversation as its own adapters would have it."""
-        return [self.rack.rewritten(r.messages, r.slots, sequential=r.sequential) for r in requests]
+    # --- one request --------------------------------------------------------------------------
+
+    def _prompt(self, request: GenerateRequest) -> list[int]:
+        if request.chat:
+            return self.chat.prompt_ids(self._rewritten(request))
+        return raw_text.prompt_ids(self.base.tokenizer, self._raw(request))
+
+    def _pair(self, request: ScoreRequest) -> tuple[list[int], list[int]]:
+        """The ids of what is given, and of what is scored behind it."""
+        if not request.chat:
+            return raw_text.pair_ids(self.base.tokenizer, self._raw(request), request.answer)
+        messages = self._rewritten(request)
+        return self.chat.prompt_ids(messages), self.chat.answer_ids(messages, request.answer)
+
+    def _rewritten(self, request: GenerateRequest | ScoreRequest) -> tuple[Message, ...]:
+        """A request's conversation as its own adapters would have it."""
+        return self.rack.rewritten(request.messages, request.slots, sequential=request.sequential)
+
+    def _raw(self, request: GenerateRequest | ScoreRequest) -> str:
+        rewriting = self.rack.rewriting(request.slots)
+        if rewriting:
+            raise MismatchError(
+                f"{rewriting[0]} changes conversations, and raw text is none",
+                hint="ask it by a task in chat form, without `chat = false`",
+            )
+        return "".join(message.content for message in request.messages)
 
     # --- one batch ----------------------------------------------------------------------------
 
