@@ -107,7 +107,10 @@ class LookupEngine:
 
 
 def task(
-    name: str = "shout", n: int = 4, metrics: tuple[Metric, ...] = ("exact_match", "perplexity")
+    name: str = "shout",
+    n: int = 4,
+    metrics: tuple[Metric, ...] = ("exact_match", "perplexity"),
+    **more: Any,
 ) -> TaskData:
     questions = ["abcdefghij"[: index + 1] for index in range(n)]
     return TaskData(
@@ -119,6 +122,7 @@ def task(
         digest=digest_of(questions),
         max_new_tokens=9,
         metrics=metrics,
+        **more,
     )
 
 
@@ -147,7 +151,7 @@ def test_an_adapter_that_helps_is_seen_to_help() -> None:
     assert (match.metric, match.score, match.delta, match.n) == ("exact_match", 1.0, 1.0, 4)
     assert perplexity.score == pytest.approx(1 / 0.7)
     assert perplexity.delta == pytest.approx(1 / 0.7 - 10)
-    assert perplexity.ci95 == pytest.approx((1 / 0.7 - 10, 1 / 0.7 - 10))
+    assert perplexity.ci95 is None  # the same difference on every item tells of no spread
 
 
 def test_the_base_is_measured_first_and_has_nothing_to_compare_with() -> None:
@@ -204,6 +208,42 @@ def test_a_task_is_measured_by_its_own_metrics_only(metric: Metric) -> None:
     assert (found.answers[0].given is None) == (metric == "perplexity")
     assert (found.answers[0].logprob is None) == (metric == "exact_match")
     assert len(engine.asked) == 8
+
+
+def test_many_metrics_read_the_same_answers() -> None:
+    engine = LookupEngine()
+    written: tuple[Metric, ...] = ("f1", "rougeL", "chrf", "bleu", "regex")
+    found = measure("one", tasks=[task(metrics=written, pattern=r"\w+")], engine=engine)
+    assert len(engine.asked) == 8
+    assert [row.metric for row in found.rows] == list(written)
+    # In small letters all agree; chrF, BLEU and the pattern keep the case.
+    assert [row.delta for row in found.rows[:2]] == [0.0, 0.0]
+    assert all(row.delta is not None and row.delta > 0 for row in found.rows[2:3])
+    assert found.rows[4].delta == 1.0
+    assert "chrf" not in json.dumps(found.rows[0].signature)
+    rows = json.loads(json.dumps(found.to_json(), allow_nan=False))["rows"]
+    assert [row.get("signature", "").partition("|")[0] for row in rows] == (
+        ["", "", "nrefs:1", "nrefs:1", ""]
+    )
+
+
+def test_a_likelihood_task_writes_nothing() -> None:
+    engine = LookupEngine()
+    metrics: tuple[Metric, ...] = ("perplexity", "bits_per_byte")
+    found = measure("one", tasks=[task(metrics=metrics, kind="likelihood")], engine=engine)
+    assert all(isinstance(request, ScoreRequest) for request in engine.asked)
+    assert len(engine.asked) == 8
+    assert found.rows[1].score == pytest.approx(-math.log2(0.7))  # a token is a byte here
+
+
+def test_a_written_answer_ends_before_the_first_stop() -> None:
+    class Chatty(LookupEngine):
+        def _reply(self, request: GenerateRequest) -> str:
+            return f"{request.messages[-1].content.upper()}\n\nQ: and then?"
+
+    found = measure("one", tasks=[task(stop=("Q:", "\n"))], engine=Chatty())
+    assert [answer.given for answer in found.answers[:2]] == ["A", "AB"]
+    assert found.rows[0].score == 1.0
 
 
 def test_rows_are_grouped_by_adapter_then_task() -> None:
@@ -277,7 +317,7 @@ def test_subjects_and_tasks_must_be_told_apart(
     assert not engine.asked
 
 
-@pytest.mark.parametrize("bad", [{"n": 0}, {"metrics": ("chrf",)}])
+@pytest.mark.parametrize("bad", [{"n": 0}, {"metrics": ("chrff",)}])
 def test_a_task_that_cannot_be_measured_is_its_plugins_fault(bad: dict[str, Any]) -> None:
     engine = LookupEngine()
     with pytest.raises(PluginError, match="shout has no items, or a metric that is not known"):
