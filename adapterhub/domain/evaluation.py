@@ -58,7 +58,8 @@ class TaskData:
     so equal digests compare.
 
     With `chat` unset the base reads the one message of each item as it stands, without template or
-    end of turn. A written answer ends before the first of `stop`; `pattern` is what `regex` finds.
+    end of turn, and answers and choices are scored behind `separator`. A written answer ends before
+    the first of `stop`; `pattern` is what `regex` finds.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TaskData:
     metrics: tuple[Metric, ...] = USUAL_METRICS["generate"]
     kind: Kind = "generate"
     chat: bool = True
+    separator: str = " "
     stop: tuple[str, ...] = ()
     pattern: str | None = None
 

@@ -97,10 +97,11 @@ def _scores(
     *,
     sequential: bool,
 ) -> list[Score]:
+    between = "" if task.chat else task.separator
     requests = [
         ScoreRequest(
             messages=item.messages,
-            answer=answer,
+            answer=f"{between}{answer}" if item.messages else answer,
             slots=slots,
             sequential=sequential,
             chat=task.chat,

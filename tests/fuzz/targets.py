@@ -24,6 +24,8 @@ from adapterhub.formats.manifest import decode_manifest, encode_manifest
 from adapterhub.formats.recipe_file import decode_recipe, encode_recipe, published_recipe
 from adapterhub.formats.rows import read_rows, row_to_messages
 from adapterhub.formats.safetensors_header import find_nonfinite, find_zero, read_header
+from adapterhub.formats.task_file import decode_task
+from adapterhub.formats.task_rows import row_to_item
 from adapterhub.hub.paths import check_paths
 from tests.adapter_files import CONFIG, lora_tensors, safetensors
 from tests.fuzz.hub_targets import HUB_TARGETS
@@ -61,6 +63,11 @@ def _recipe(data: bytes) -> None:
 def _rows(data: bytes) -> None:
     for line, row in read_rows(_file(data, "rows.jsonl")):
         row_to_messages(row, line, "rows.jsonl")
+
+
+def _task_rows(data: bytes) -> None:
+    for line, row in read_rows(_file(data, "rows.jsonl")):
+        row_to_item(row, line, "rows.jsonl", kind="choice", chat="messages" in row)
 
 
 def _file(data: bytes, name: str) -> Path:
@@ -121,6 +128,14 @@ _ROWS = (
     b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
     b'{"prompt": "a", "completion": "b", "system": "c"}\n'
 )
+_CHOICES = (
+    b'{"messages": [{"role": "user", "content": "a"}], "choices": ["b", "c"], "answer": 1}\n'
+    b'{"prompt": "a", "choices": ["b", "c"], "answer": "c"}\n'
+)
+_TASK = (
+    b'name = "t"\nversion = "1"\nkind = "choice"\nrows = "i.jsonl"\nmetrics = ["acc"]\n'
+    b'sha256 = "' + _SHA.encode() + b'"\nstop = ["\\n"]\npattern = "a"\nchat = false\n'
+)
 
 TARGETS: dict[str, Target] = {
     "weights": Target((safetensors(lora_tensors(), {"format": "pt"}),), _weights),
@@ -141,6 +156,8 @@ TARGETS: dict[str, Target] = {
         lambda data: read_front_matter(data.decode(errors="replace")),
     ),
     "rows": Target((_ROWS,), _rows),
+    "task": Target((_TASK,), decode_task),
+    "task rows": Target((_CHOICES,), _task_rows),
     "ref": Target((b"team:user/en2ko-lora@refs/pr/1",), lambda data: parse_ref(_text(data))),
     "expression": Target((b"u/a+0.5*u/b@v1",), lambda data: parse_composition(_text(data))),
     "paths": Target(

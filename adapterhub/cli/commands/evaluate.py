@@ -16,8 +16,8 @@ from adapterhub.cli.workbench import open_workbench, say_what_is_lost
     "tasks",
     multiple=True,
     required=True,
-    metavar="FILE|NAME",
-    help="JSON lines, or the name of a task; may be repeated.",
+    metavar="FILE|FOLDER|NAME",
+    help="JSON lines, a folder with a task.toml, or the name of a task; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many items of each task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the items.")
@@ -38,7 +38,8 @@ def evaluate(
 ) -> None:
     """Score the bare base and every REF on the same items, and say what differs for sure.
 
-    Exact match is of generated answers, perplexity of the expected ones.
+    Exact match is of generated answers, perplexity of the expected ones; a task may name other
+    metrics.
     """
     out = Output(as_json=as_json)
     from adapterhub.evaluate.report import render
