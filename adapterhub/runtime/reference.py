@@ -148,8 +148,12 @@ class ReferenceEngine:
         import torch
 
         self.rack.activate(requests[0].slots, sequential=requests[0].sequential)
-        keep = max(map(len, answers)) + 1
-        inputs = self._pad(rows)
+        # The last token of an answer is asked about, never given; so answers that differ in it
+        # alone, such as the letters of choices, share a row.
+        given: dict[tuple[int, ...], int] = {}
+        places = [given.setdefault(tuple(row[:-1]), len(given)) for row in rows]
+        keep = max(map(len, answers))
+        inputs = self._pad([list(row) for row in given])
         # Positions count from each row's first token; a plain forward would count the padding.
         positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
         with quiet(), torch.inference_mode():
@@ -157,9 +161,8 @@ class ReferenceEngine:
                 **inputs, position_ids=positions, logits_to_keep=keep, use_cache=False
             ).logits
         made = []
-        for request, row, answer in zip(requests, logits, answers, strict=True):
-            # Row t predicts token t + 1, so the last row predicts nothing that was asked for.
-            steps = row[-len(answer) - 1 : -1].float()
+        for request, place, answer in zip(requests, places, answers, strict=True):
+            steps = logits[place, -len(answer) :].float()
             chosen = torch.log_softmax(steps, dim=-1)[range(len(answer)), answer]
             made.append(
                 Score(

@@ -102,6 +102,28 @@ def test_greedy_text_is_that_of_a_plain_forward_token_by_token(base: Base) -> No
         ids = [*ids, token]
 
 
+def test_answers_that_differ_in_their_last_token_share_a_row(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, rows = open_engine(base), list[int]()
+    requests = [
+        ScoreRequest(messages=user(question), answer=answer, chat=False)
+        for question in ("one:", "three:")
+        for answer in ("A", "B", "C", "AB")
+    ]
+    alone = [engine.score([request])[0].logprobs for request in requests]
+    plain = base.model.forward
+
+    def counted(*given: Any, **named: Any) -> Any:
+        rows.append(len(named["input_ids"]))
+        return plain(*given, **named)
+
+    monkeypatch.setattr(base.model, "forward", counted)
+    together = [score.logprobs for score in engine.score(requests)]
+    assert rows == [4]
+    assert together == [pytest.approx(chances, abs=1e-4) for chances in alone]
+
+
 def test_more_rows_than_a_forward_holds_are_answered_in_order(base: Base) -> None:
     requests = [rate(f"{i}" * (1 + i % 7), "yes") for i in range(12)]
     expected = open_engine(base).score(requests)
