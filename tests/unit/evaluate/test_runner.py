@@ -236,6 +236,49 @@ def test_a_likelihood_task_writes_nothing() -> None:
     assert found.rows[1].score == pytest.approx(-math.log2(0.7))  # a token is a byte here
 
 
+def choices(*, chat: bool) -> TaskData:
+    """Two items of three choices; to this engine a shorter one is likelier."""
+    asked = (Message(role="user", content="q"),)
+    texts = ("long", "s", "middle")
+    items = tuple(
+        Item(messages=asked, answer=texts[right], choices=texts, right=right) for right in (1, 0)
+    )
+    metrics: tuple[Metric, ...] = ("acc", "acc_norm")
+    return TaskData(name="pick", items=items, digest="d", kind="choice", metrics=metrics, chat=chat)
+
+
+def test_the_likeliest_choice_is_taken_and_every_choice_is_asked_once() -> None:
+    engine, seen = LookupEngine(), list[tuple[int, int, str]]()
+    found = evaluate(
+        engine, [("one", ONE)], [choices(chat=True)], on_progress=lambda *step: seen.append(step)
+    )
+    assert [request.answer for request in engine.asked if isinstance(request, ScoreRequest)] == (
+        ["long", "s", "middle"] * 4
+    )
+    assert seen[-1][:2] == (12, 12)
+    assert [(row.metric, row.score) for row in found.base_rows] == [("acc", 0.5), ("acc_norm", 0.5)]
+    assert [(a.given, a.expected, a.score) for a in found.answers[:2]] == [
+        ("s", "s", 1.0),
+        ("s", "long", 0.0),
+    ]
+    # The engine scores an end of turn too, which is none of the choice's business.
+    assert found.answers[0].logprob == pytest.approx(math.log(0.1))
+
+
+def test_raw_choices_stand_behind_the_separator_and_are_scored_whole() -> None:
+    engine = LookupEngine()
+    found = evaluate(engine, [], [choices(chat=False)])
+    assert [request.chat for request in engine.asked] == [False] * 6
+    assert isinstance(engine.asked[0], ScoreRequest)
+    assert engine.asked[0].answer == " long"
+    assert found.answers[0].logprob == pytest.approx(3 * math.log(0.1))  # " s" and one more
+
+
+def test_choices_that_are_not_finite_name_the_adapter() -> None:
+    with pytest.raises(MismatchError, match="two gives log-probabilities that are not finite"):
+        measure("two", tasks=[choices(chat=True)], engine=LookupEngine(skill={"two": math.nan}))
+
+
 def test_a_written_answer_ends_before_the_first_stop() -> None:
     class Chatty(LookupEngine):
         def _reply(self, request: GenerateRequest) -> str:
