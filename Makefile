@@ -10,7 +10,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[models,eval,dev]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[models,dev]"
 	touch $@
 
 demo: setup

@@ -163,8 +163,8 @@ def _missing_extra(error: BaseException) -> MissingExtraError | None:
         return MissingExtraError("models", needed_for="working with models")
     if package in {"matplotlib", "numpy"}:
         return MissingExtraError("models", needed_for="this command")
-    if package in {"sacrebleu", "scipy"}:
-        return MissingExtraError("eval", needed_for="this metric")
+    if package in {"regex", "sacrebleu"}:
+        return MissingExtraError("models", needed_for="this metric")
     return None
 
 

@@ -24,12 +24,14 @@ class GenerateRequest:
     """Greedy when `temperature` is 0. `slots` is empty for the bare base.
 
     Adapters add up, or where `sequential` is set, each changes what those before it have made; a
-    conversation is changed by one after the other in any case.
+    conversation is changed by one after the other in any case. With `chat` unset the one message is
+    continued as it stands, without a template.
     """
 
     messages: tuple[Message, ...]
     slots: Slots = ()
     sequential: bool = False
+    chat: bool = True
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -51,18 +53,23 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """How likely is `answer` after `messages`? `logits` asks for those before each answer token."""
+    """How likely is `answer` after `messages`? `logits` asks for those before each answer token.
+
+    With `chat` unset, how likely does `answer` continue the one message as it stands, or begin a
+    text where there is none?
+    """
 
     messages: tuple[Message, ...]
     answer: str
     slots: Slots = ()
     sequential: bool = False
+    chat: bool = True
     logits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """`logprobs` has one natural logarithm per answer token (end of turn included);
+    """`logprobs` has one natural logarithm per answer token (in a chat, end of turn included);
     `logits` is a float32 tensor (answer tokens, vocabulary) if it was asked for."""
 
     logprobs: tuple[float, ...]

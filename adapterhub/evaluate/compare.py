@@ -22,16 +22,15 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-from adapterhub.evaluate.metrics import MOST_NATS, Likelihoods
+from adapterhub.evaluate.metrics import Array, Measure, mean
 
-Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
 RESAMPLES = 10_000
 Z = NormalDist().inv_cdf(0.975)
 _CELLS = 2_000_000  # indices drawn at once: 16 MB
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +46,30 @@ class Difference:
         return self.ci95 is not None and not self.ci95[0] <= 0.0 <= self.ci95[1]
 
 
+def difference(measure: Measure, adapter: Array, base: Array) -> Difference:
+    """Of the scores of two arrays of statistics (items, k); item i of one is item i of the other.
+
+    Both are scored anew from the items of each resample.
+    """
+    if measure.score is mean:
+        return mean_difference(adapter[:, 0].tolist(), base[:, 0].tolist())
+    both, width = np.hstack((adapter, base)), adapter.shape[1]
+
+    def statistic(totals: Array) -> Array:
+        return measure.score(totals[:, :width]) - measure.score(totals[:, width:])
+
+    return _bootstrapped(measure.total(adapter) - measure.total(base), both, statistic)
+
+
 def mean_difference(adapter: Sequence[float], base: Sequence[float]) -> Difference:
     """Difference of mean scores, item i of one against item i of the other."""
     differences = [a - b for a, b in zip(adapter, base, strict=True)]
-    delta = math.fsum(differences) / len(differences)
+    n = len(differences)
+    delta = math.fsum(differences) / n
     if {*adapter, *base} <= {0.0, 1.0}:
         gained, lost = differences.count(1.0), differences.count(-1.0)
-        return Difference(delta, paired_proportions(gained, lost, len(differences)))
-    values = np.array(differences)
-    return _bootstrapped(delta, len(values), lambda picks: values[picks].mean(axis=1))
-
-
-def perplexity_difference(adapter: Likelihoods, base: Likelihoods) -> Difference:
-    """Difference of corpus perplexities; both are taken anew from the items of each resample."""
-    delta = adapter.perplexity - base.perplexity
-    ours, theirs = _nats_per_token(adapter), _nats_per_token(base)
-    return _bootstrapped(
-        delta, len(base.tokens), lambda picks: np.exp(ours(picks)) - np.exp(theirs(picks))
-    )
+        return Difference(delta, paired_proportions(gained, lost, n))
+    return _bootstrapped(delta, np.array([differences]).T, lambda totals: totals[:, 0] / n)
 
 
 def paired_proportions(gained: int, lost: int, n: int) -> Interval:
@@ -78,38 +83,34 @@ def paired_proportions(gained: int, lost: int, n: int) -> Interval:
     return max(-1.0, up - down - half), min(1.0, up - down + half)
 
 
-def _nats_per_token(items: Likelihoods) -> Callable[[npt.NDArray[np.int64]], Array]:
-    logprobs, tokens = np.array(items.logprobs), np.array(items.tokens, dtype=np.float64)
-
-    def of(picks: npt.NDArray[np.int64]) -> Array:
-        ratio = -logprobs[picks].sum(axis=1) / tokens[picks].sum(axis=1)
-        capped: Array = np.minimum(ratio, MOST_NATS)
-        return capped
-
-    return of
-
-
 def _bootstrapped(
-    delta: float, n: int, statistic: Callable[[npt.NDArray[np.int64]], Array]
+    delta: float, statistics: Array, statistic: Callable[[Array], Array]
 ) -> Difference:
-    """`statistic` maps item indices (resamples, n) to one difference per resample."""
+    """`statistic` maps sums over items (resamples, k) to one difference per resample."""
+    n = len(statistics)
     if n < 2:
         return Difference(delta, None)
-    found = np.concatenate([statistic(picks) for picks in _resamples(n)])
+    found = np.concatenate([statistic(counts @ statistics) for counts in _resamples(n)])
     tail = NormalDist().cdf(-_student_t(n - 1) * math.sqrt(n / (n - 1)))
     low, high = (float(end) for end in np.quantile(found, [tail, 1 - tail]))
-    if low == high and delta != 0.0:
+    if delta != 0.0 and high - low <= _ROUNDING * abs(delta):
         # The same difference on every item: no spread to learn the uncertainty from.
         return Difference(delta, None)
     return Difference(delta, (low, high))
 
 
-def _resamples(n: int) -> Iterator[npt.NDArray[np.int64]]:
+def _resamples(n: int) -> Iterator[Array]:
+    """How often each item is drawn, (resamples, n) at a time: times the items' statistics, that is
+    the resampled sums."""
     # RandomState, because NumPy keeps its numbers the same for ever (NEP 19), unlike a Generator's.
     source = np.random.RandomState(0)
     at_once = max(1, min(RESAMPLES, _CELLS // n))
     for start in range(0, RESAMPLES, at_once):
-        yield source.randint(0, n, size=(min(at_once, RESAMPLES - start), n), dtype=np.int64)
+        rows = min(at_once, RESAMPLES - start)
+        picks = source.randint(0, n, size=(rows, n), dtype=np.int64)
+        picks += n * np.arange(rows)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=rows * n)
+        yield counts.reshape(rows, n).astype(np.float64)
 
 
 def _student_t(df: int) -> float:

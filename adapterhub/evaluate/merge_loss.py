@@ -15,7 +15,7 @@ from adapterhub.domain.engines import ScoreRequest, Slots
 from adapterhub.domain.evaluation import TaskData
 from adapterhub.errors import DataError, MismatchError
 from adapterhub.evaluate.metrics import perplexity
-from adapterhub.evaluate.tasks.load import load_task
+from adapterhub.evaluate.tasks.load import load_conversations
 from adapterhub.models.quiet import quiet
 from adapterhub.plugin.catalog import catalog
 from adapterhub.runtime.reference import ReferenceEngine
@@ -71,7 +71,7 @@ def recorded_tasks(members: Sequence[Member], *, limit: int | None = None) -> li
     named = [(member.folder.manifest.recipe or {}).get("data") for member in members]
     here = catalog().tasks.entries
     names = dict.fromkeys(name for name in named if isinstance(name, str) and name in here)
-    return [load_task(name, limit=limit) for name in names]
+    return [load_conversations(name, limit=limit) for name in names]
 
 
 def measure_attached(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from adapterhub.domain.evaluation import Metric, Row
 from adapterhub.evaluate.compare import Difference
-from adapterhub.evaluate.metrics import LOWER_IS_BETTER
+from adapterhub.evaluate.measures import MEASURES
+from adapterhub.evaluate.metrics import Measure
 from adapterhub.evaluate.result import Evaluation
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 BAR_CELLS = 10
 HEADINGS = ("", "score", "against the base", "95% interval", "")
-MEANINGS: dict[Metric, str] = {
-    "exact_match": "exact match, % of items (higher is better)",
-    "perplexity": "perplexity of the answers (lower is better)",
-}
 
 
 def render(evaluation: Evaluation, console: Console) -> None:
@@ -55,8 +52,10 @@ def _block(base: Row, own: Sequence[Row], console: Console, *, scheme: str) -> N
     plain = console.options.ascii_only
     separator = " - " if plain else " · "
     items = f"{base.n} item{'s' * (base.n != 1)}"
-    title = separator.join((base.task, items, MEANINGS[base.metric]))
+    title = separator.join((base.task, items, _meaning(MEASURES[base.metric])))
     console.print(Text(title, style="bold"))
+    if base.signature:
+        console.print(Text(f"sacrebleu {base.signature}", style="dim"))
     lines = list(_lines(f"base {base.adapter} {scheme}", base, own, plain=plain))
     endless = console.options.update_width(10_000)  # else a table measures as wide as the screen
     for table in (_table(lines), _table(lines, notes_below=True)):
@@ -65,6 +64,10 @@ def _block(base: Row, own: Sequence[Row], console: Console, *, scheme: str) -> N
             return
     for line in lines:
         _stacked(line, console)
+
+
+def _meaning(measure: Measure) -> str:
+    return f"{measure.heading} ({'lower' if measure.lower_is_better else 'higher'} is better)"
 
 
 def _lines(title: str, base: Row, own: Sequence[Row], *, plain: bool) -> Iterator[_Line]:
@@ -124,7 +127,7 @@ def _note(row: Row, difference: Difference) -> str:
 def _style(difference: Difference, metric: Metric) -> str:
     if not difference.separable:
         return "dim"
-    return "green" if (difference.delta > 0) != (metric in LOWER_IS_BETTER) else "red"
+    return "green" if (difference.delta > 0) != MEASURES[metric].lower_is_better else "red"
 
 
 def _bar(share: float, *, plain: bool) -> str:
@@ -143,16 +146,18 @@ def _interval(row: Row, *, plain: bool) -> str:
 
 
 def _score(value: float, metric: Metric) -> str:
-    return f"{value * 100:.1f}%" if metric == "exact_match" else _figure(value, sign="")
+    measure = MEASURES[metric]
+    if measure.shown == "percent":
+        return f"{value * 100:.{measure.decimals}f}%"
+    return _figure(value, measure, sign="")
 
 
 def _signed(value: float, metric: Metric) -> str:
-    if metric == "exact_match":
-        return f"{round(value * 100, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
-    return _figure(value, sign="+")
+    measure = MEASURES[metric]
+    return _figure(value * 100 if measure.shown == "percent" else value, measure, sign="+")
 
 
-def _figure(value: float, *, sign: str) -> str:
+def _figure(value: float, measure: Measure, *, sign: str) -> str:
     if abs(value) >= 10_000:
         return f"{value:{sign}.3g}"
-    return f"{round(value, 2) + 0.0:{sign}.2f}"
+    return f"{round(value, measure.decimals) + 0.0:{sign}.{measure.decimals}f}"  # no -0.0

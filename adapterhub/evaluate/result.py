@@ -15,8 +15,9 @@ from adapterhub.domain.evaluation import Row, TaskData
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One subject's answer to one item. `given` and `score` are None when nothing was generated,
-    `logprob` (of the expected answer) and `tokens` when nothing was scored."""
+    """One subject's answer to one item. `given` is what was written or chosen, `score` that of the
+    task's first metric of it; both are None when nothing was. `logprob` (of the expected answer) is
+    None when nothing was scored, and so is `tokens`."""
 
     adapter: str
     task: str
@@ -66,4 +67,5 @@ def _row_json(row: Row) -> dict[str, Any]:
         "delta": row.delta,
         "ci95": None if row.ci95 is None else list(row.ci95),
         "n": row.n,
+        **({"signature": row.signature} if row.signature else {}),
     }

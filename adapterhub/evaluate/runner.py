@@ -10,12 +10,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from adapterhub.domain.engines import Engine, GenerateRequest, ScoreRequest, Slots
-from adapterhub.domain.evaluation import METRICS, Metric, Row, TaskData
-from adapterhub.errors import MismatchError, PluginError, UsageError
-from adapterhub.evaluate.compare import Difference, mean_difference, perplexity_difference
-from adapterhub.evaluate.metrics import Likelihoods, exact_match, mean_stderr
+from adapterhub.domain.engines import Engine, Slots
+from adapterhub.domain.evaluation import Metric, Row, TaskData
+from adapterhub.errors import PluginError, UsageError
+from adapterhub.evaluate.asking import ask, requests_of
+from adapterhub.evaluate.compare import difference
+from adapterhub.evaluate.measures import MEASURES
+from adapterhub.evaluate.metrics import Array, Reply
 from adapterhub.evaluate.result import Answer, Evaluation
+from adapterhub.evaluate.tasks.rules import task_fault
 
 # (items done, items in all, what is being asked)
 Progress = Callable[[int, int, str], None]
@@ -41,7 +44,7 @@ def evaluate(
     """
     spec = engine.base.spec
     _check(spec.name, subjects, tasks)
-    total = (1 + len(subjects)) * sum(len(task.items) * len(task.metrics) for task in tasks)
+    total = (1 + len(subjects)) * sum(map(requests_of, tasks))
     counter = _Counter(total=total, report=on_progress)
 
     def measured(name: str, slots: Slots, task: TaskData) -> _Measured:
@@ -86,61 +89,54 @@ class _Counter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Measured:
-    """One subject on one task: what it answered and how likely it found the right answers."""
+    """One subject on one task: its replies, and by metric the statistics that they come to."""
 
     name: str
     task: TaskData
-    given: tuple[str, ...] = ()
-    likelihoods: Likelihoods | None = None
-    matches: tuple[float, ...] = ()
+    replies: tuple[Reply, ...]
+    statistics: Mapping[Metric, Array]
 
     def rows(self, base: _Measured | None) -> Iterator[Row]:
         """A row per metric, compared with the base unless this is the base."""
-        for metric in self.task.metrics:
-            if metric == "exact_match":
-                score = math.fsum(self.matches) / len(self.matches)
-                versus = mean_difference(self.matches, base.matches) if base else None
-                yield self._row(metric, score, mean_stderr(self.matches), self.matches, versus)
-            elif (own := self.likelihoods) is not None:
-                other = base.likelihoods if base else None
-                versus = perplexity_difference(own, other) if other else None
-                yield self._row(metric, own.perplexity, own.stderr, own.per_item, versus)
-
-    def _row(
-        self,
-        metric: Metric,
-        score: float,
-        stderr: float,
-        per_item: tuple[float, ...],
-        versus: Difference | None,
-    ) -> Row:
-        return Row(
-            adapter=self.name,
-            task=self.task.name,
-            metric=metric,
-            score=score,
-            stderr=stderr,
-            n=len(self.task.items),
-            delta=versus.delta if versus else None,
-            ci95=versus.ci95 if versus else None,
-            per_item=per_item,
-        )
+        for metric, own in self.statistics.items():
+            measure = MEASURES[metric]
+            versus = difference(measure, own, base.statistics[metric]) if base else None
+            yield Row(
+                adapter=self.name,
+                task=self.task.name,
+                metric=metric,
+                score=measure.total(own),
+                stderr=measure.stderr(own),
+                n=len(own),
+                delta=versus.delta if versus else None,
+                ci95=versus.ci95 if versus else None,
+                per_item=measure.per_item(own),
+                signature=measure.signature() if measure.signature else None,
+            )
 
     @property
     def answers(self) -> Iterator[Answer]:
-        found = self.likelihoods
-        for index, item in enumerate(self.task.items):
+        judge = next((m for m in self.task.metrics if MEASURES[m].reads != "likelihood"), None)
+        scores = MEASURES[judge].per_item(self.statistics[judge]) if judge else ()
+        for index, reply in enumerate(self.replies):
+            item, chosen = reply.item, reply.choices
             yield Answer(
                 adapter=self.name,
                 task=self.task.name,
                 item=index,
-                question=item.messages[-1].content,
+                question=item.messages[-1].content if item.messages else "",
                 expected=item.answer,
-                given=self.given[index] if self.given else None,
-                score=self.matches[index] if self.matches else None,
-                logprob=found.logprobs[index] if found else None,
-                tokens=found.tokens[index] if found else None,
+                given=item.choices[chosen.index(max(chosen))] if chosen else reply.text,
+                score=scores[index] if scores else None,
+                logprob=_logprob(reply),
+                tokens=len(reply.logprobs) or None,
             )
+
+
+def _logprob(reply: Reply) -> float | None:
+    if reply.choices:
+        return reply.choices[reply.item.right]
+    return math.fsum(reply.logprobs) if reply.logprobs else None
 
 
 def _measure(
@@ -154,66 +150,9 @@ def _measure(
 ) -> _Measured:
     """`each` item is answered with slots of its own."""
     more = counter.asking(f"{name} on {task.name}")
-    given: tuple[str, ...] = ()
-    matches: tuple[float, ...] = ()
-    found: Likelihoods | None = None
-    if "exact_match" in task.metrics:
-        given = _generate(engine, each, task, more, sequential=sequential)
-        pairs = zip(given, task.items, strict=True)
-        matches = tuple(exact_match(text, item.answer) for text, item in pairs)
-    if "perplexity" in task.metrics:
-        found = _score(engine, each, task, more, sequential=sequential)
-        _check_finite(found, name, task)
-    return _Measured(name=name, task=task, given=given, likelihoods=found, matches=matches)
-
-
-def _generate(
-    engine: Engine,
-    each: Sequence[Slots],
-    task: TaskData,
-    more: Callable[[int], None],
-    *,
-    sequential: bool,
-) -> tuple[str, ...]:
-    requests = [
-        GenerateRequest(
-            messages=item.messages,
-            slots=slots,
-            sequential=sequential,
-            max_new_tokens=task.max_new_tokens,
-        )
-        for item, slots in zip(task.items, each, strict=True)
-    ]
-    return tuple(generation.text for generation in engine.generate(requests, on_done=more))
-
-
-def _score(
-    engine: Engine,
-    each: Sequence[Slots],
-    task: TaskData,
-    more: Callable[[int], None],
-    *,
-    sequential: bool,
-) -> Likelihoods:
-    requests = [
-        ScoreRequest(messages=item.messages, answer=item.answer, slots=slots, sequential=sequential)
-        for item, slots in zip(task.items, each, strict=True)
-    ]
-    scores = engine.score(requests, on_done=more)
-    return Likelihoods(
-        logprobs=tuple(math.fsum(score.logprobs) for score in scores),
-        tokens=tuple(len(score.logprobs) for score in scores),
-    )
-
-
-def _check_finite(found: Likelihoods, name: str, task: TaskData) -> None:
-    for number, logprob in enumerate(found.logprobs, start=1):
-        if not math.isfinite(logprob):
-            raise MismatchError(
-                f"{name} gives log-probabilities that are not finite on item {number} of "
-                f"{task.name}",
-                hint="`adapterhub verify` checks its weights; they may overflow on this base",
-            )
+    replies = ask(engine, name, each, task, more, sequential=sequential)
+    statistics = {metric: MEASURES[metric].statistics(replies, task) for metric in task.metrics}
+    return _Measured(name=name, task=task, replies=replies, statistics=statistics)
 
 
 def _check(base: str, subjects: Sequence[tuple[str, Slots]], tasks: Sequence[TaskData]) -> None:
@@ -227,11 +166,9 @@ def _check(base: str, subjects: Sequence[tuple[str, Slots]], tasks: Sequence[Tas
             f"{bare} puts no adapter on the base", hint="the bare base is always measured first"
         )
     for task in tasks:
-        if not task.items or not set(task.metrics) <= set(METRICS):
-            raise PluginError(
-                f"the task {task.name} has no items, or a metric that is not known",
-                hint=f"metrics: {', '.join(METRICS)}",
-            )
+        fault = task_fault(task)
+        if fault:
+            raise PluginError(f"the task {task.name} {fault[0]}", hint=fault[1])
     titles = [task.name for task in tasks]
     again = next((title for title in titles if titles.count(title) > 1), None)
     if again:

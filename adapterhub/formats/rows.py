@@ -63,7 +63,7 @@ def row_adapter(row: Mapping[str, Any], line: int, name: str) -> str | None:
     is no name."""
     if row.get("adapter") is None:
         return None
-    return _text(row["adapter"], '"adapter"', f"{name} line {line}")
+    return checked_text(row["adapter"], '"adapter"', f"{name} line {line}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -142,25 +142,26 @@ def _turn(message: Any, index: int, where: str) -> Message:
         raise DataError(
             f"{where}: message {index} has the role {role!r}", hint=f"roles: {', '.join(ROLES)}"
         )
-    return Message(role=role, content=_text(message["content"], f"message {index}", where))
+    return Message(role=role, content=checked_text(message["content"], f"message {index}", where))
 
 
 def _prompt_turns(row: Mapping[str, Any], where: str) -> list[Message]:
     keys = {"system": "system", "prompt": "user", "completion": "assistant"}
     return [
-        Message(role=cast("Role", role), content=_text(row[key], f'"{key}"', where))
+        Message(role=cast("Role", role), content=checked_text(row[key], f'"{key}"', where))
         for key, role in keys.items()
         if key in row
     ]
 
 
-def _text(value: Any, what: str, where: str) -> str:
+def checked_text(value: Any, what: str, where: str, *, hint: str = FORMS) -> str:
+    """A text with something in it. Raises DataError as `where: what is ...`."""
     if not isinstance(value, str):
-        _refuse(where, f"{what} is {_kind(value)}, not text")
+        raise DataError(f"{where}: {what} is {_kind(value)}, not text", hint=hint)
     if not value.strip():
-        _refuse(where, f"{what} is empty")
+        raise DataError(f"{where}: {what} is empty", hint=hint)
     if any("\ud800" <= character <= "\udfff" for character in value):
-        _refuse(where, f"{what} holds half a character (a lone surrogate)")
+        raise DataError(f"{where}: {what} holds half a character (a lone surrogate)", hint=hint)
     return value
 
 

@@ -86,13 +86,20 @@ class Rack:
     ) -> tuple[Message, ...]:
         """The conversation as these slots' adapters would have it, each given what the one before
         it made. They are active afterwards, if any of them has a say in it."""
-        adapters = [self.attached[slot] for slot, _ in slots]
-        rewriting = [adapter for adapter in adapters if isinstance(adapter, RewritesMessages)]
+        rewriting = self._rewriting(slots)
         if rewriting:
             self.activate(slots, sequential=sequential)
-        for adapter in rewriting:
+        for adapter in rewriting.values():
             messages = adapter.messages(messages)
         return messages
+
+    def rewriting(self, slots: Slots) -> list[str]:
+        """Those of these slots whose adapters have a say in a conversation."""
+        return list(self._rewriting(slots))
+
+    def _rewriting(self, slots: Slots) -> dict[str, RewritesMessages]:
+        found = ((slot, self.attached[slot]) for slot, _ in slots)
+        return {slot: adapter for slot, adapter in found if isinstance(adapter, RewritesMessages)}
 
     def virtual_tokens(self, slots: Slots) -> int:
         """How many tokens these slots' adapters put before the input, beyond its own."""

@@ -14,7 +14,8 @@ from typing import Any
 from adapterhub.domain.engines import GenerateRequest, Generation, Score, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
 from adapterhub.domain.protocols import LoadedBase
-from adapterhub.errors import DataError, UsageError
+from adapterhub.errors import DataError, MismatchError, UsageError
+from adapterhub.models import raw_text
 from adapterhub.models.chat import Chat
 from adapterhub.models.quiet import quiet
 from adapterhub.runtime.attach import Rack
@@ -44,7 +45,7 @@ class ReferenceEngine:
     ) -> list[Generation]:
         if on_text is not None and len(requests) != 1:
             raise UsageError("only a single request can stream", hint="ask one at a time")
-        prompts = [self.chat.prompt_ids(messages) for messages in self._rewritten(requests)]
+        prompts = [self._prompt(request) for request in requests]
         for request, prompt in zip(requests, prompts, strict=True):
             self._check_length(len(prompt) + request.max_new_tokens, request.slots)
         answers: dict[int, Generation] = {}
@@ -59,13 +60,9 @@ class ReferenceEngine:
     def score(
         self, requests: Sequence[ScoreRequest], *, on_done: Callable[[int], None] | None = None
     ) -> list[Score]:
-        asked = self._rewritten(requests)
-        prompts = [self.chat.prompt_ids(messages) for messages in asked]
-        answers = [
-            self.chat.answer_ids(messages, request.answer)
-            for messages, request in zip(asked, requests, strict=True)
-        ]
-        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        pairs = [self._pair(request) for request in requests]
+        answers = [answer for _, answer in pairs]
+        rows = [prompt + answer for prompt, answer in pairs]
         for request, row in zip(requests, rows, strict=True):
             self._check_length(len(row), request.slots)
         scores: dict[int, Score] = {}
@@ -78,11 +75,32 @@ class ReferenceEngine:
                 on_done(len(batch))
         return [scores[i] for i in range(len(requests))]
 
-    def _rewritten(
-        self, requests: Sequence[GenerateRequest | ScoreRequest]
-    ) -> list[tuple[Message, ...]]:
-        """Each request's conversation as its own adapters would have it."""
-        return [self.rack.rewritten(r.messages, r.slots, sequential=r.sequential) for r in requests]
+    # --- one request --------------------------------------------------------------------------
+
+    def _prompt(self, request: GenerateRequest) -> list[int]:
+        if request.chat:
+            return self.chat.prompt_ids(self._rewritten(request))
+        return raw_text.prompt_ids(self.base.tokenizer, self._raw(request))
+
+    def _pair(self, request: ScoreRequest) -> tuple[list[int], list[int]]:
+        """The ids of what is given, and of what is scored behind it."""
+        if not request.chat:
+            return raw_text.pair_ids(self.base.tokenizer, self._raw(request), request.answer)
+        messages = self._rewritten(request)
+        return self.chat.prompt_ids(messages), self.chat.answer_ids(messages, request.answer)
+
+    def _rewritten(self, request: GenerateRequest | ScoreRequest) -> tuple[Message, ...]:
+        """A request's conversation as its own adapters would have it."""
+        return self.rack.rewritten(request.messages, request.slots, sequential=request.sequential)
+
+    def _raw(self, request: GenerateRequest | ScoreRequest) -> str:
+        rewriting = self.rack.rewriting(request.slots)
+        if rewriting:
+            raise MismatchError(
+                f"{rewriting[0]} changes conversations, and raw text is none",
+                hint="ask it by a task in chat form, without `chat = false`",
+            )
+        return "".join(message.content for message in request.messages)
 
     # --- one batch ----------------------------------------------------------------------------
 
@@ -129,8 +147,12 @@ class ReferenceEngine:
         import torch
 
         self.rack.activate(requests[0].slots, sequential=requests[0].sequential)
-        keep = max(map(len, answers)) + 1
-        inputs = self._pad(rows)
+        # The last token of an answer is asked about, never given; so answers that differ in it
+        # alone, such as the letters of choices, share a row.
+        given: dict[tuple[int, ...], int] = {}
+        places = [given.setdefault(tuple(row[:-1]), len(given)) for row in rows]
+        keep = max(map(len, answers))
+        inputs = self._pad([list(row) for row in given])
         # Positions count from each row's first token; a plain forward would count the padding.
         positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
         with quiet(), torch.inference_mode():
@@ -138,9 +160,8 @@ class ReferenceEngine:
                 **inputs, position_ids=positions, logits_to_keep=keep, use_cache=False
             ).logits
         made = []
-        for request, row, answer in zip(requests, logits, answers, strict=True):
-            # Row t predicts token t + 1, so the last row predicts nothing that was asked for.
-            steps = row[-len(answer) - 1 : -1].float()
+        for request, place, answer in zip(requests, places, answers, strict=True):
+            steps = logits[place, -len(answer) :].float()
             chosen = torch.log_softmax(steps, dim=-1)[range(len(answer)), answer]
             made.append(
                 Score(

@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from adapterhub.domain.protocols import TaskSource
+from adapterhub.evaluate.tasks.rules import task_fault
 from adapterhub.formats.rows import row_to_messages
 from adapterhub.plugin.catalog import catalog, load_target
 from adapterhub.testing.declaring import check_declared
@@ -43,25 +44,27 @@ class TaskConformance:
         assert len(self.source.held_out(7).items) == 7
 
     def test_its_rows_are_conversations_with_an_answer(self) -> None:
+        data = self.source.held_out(ITEMS)
         for line, row in enumerate(self.source.train_rows(ROWS) if self.trains else (), start=1):
             messages, answer = row_to_messages(row, line, self.task)
             assert messages
             assert answer
-        for item in self.source.held_out(ITEMS).items:
-            assert item.messages[-1].role == "user"
+        for item in data.items:
+            assert [turn.role for turn in item.messages[-1:]] == ["user"] or not data.chat
             assert item.answer
+
+    def test_it_can_be_measured_by_its_metrics(self) -> None:
+        assert task_fault(self.source.held_out(ITEMS)) is None
 
     @pytest.mark.parametrize("seeds", [(0, 0), (1, 2)])
     def test_what_is_asked_is_never_trained_on(self, seeds: tuple[int, int]) -> None:
         if not self.trains:
             return
         trained = {
-            row_to_messages(row, line, self.task)[0][-1].content
+            row_to_messages(row, line, self.task)[0][-1:]
             for line, row in enumerate(self.source.train_rows(ROWS, seed=seeds[0]), start=1)
         }
-        asked = {
-            item.messages[-1].content for item in self.source.held_out(ITEMS, seed=seeds[1]).items
-        }
+        asked = {item.messages[-1:] for item in self.source.held_out(ITEMS, seed=seeds[1]).items}
         assert trained & asked == set()
 
     def test_a_seed_decides_its_items_and_their_digest(self) -> None:

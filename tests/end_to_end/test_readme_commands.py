@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from adapterhub.models.sample import fetch_sample, samples_dir
+from tests.readme_files import write_readme_files
 
 pytestmark = [pytest.mark.models, pytest.mark.weights]
 
@@ -73,6 +74,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_every_command_of_the_readme_works(tmp_path: Path, environment: dict[str, str]) -> None:
     opening, _, tour = README.read_text().partition(TOUR)
+    write_readme_files(tmp_path)
     for line in commands(tour):
         run(smaller(line), tmp_path, environment)
     bring_what_the_opening_needs(tmp_path, environment)

@@ -32,6 +32,7 @@ TOML = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | PLAIN,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PLAIN, inner, max_size=4),
 )
+TASK = {"name": "t", "version": "1", "kind": "choice", "rows": "i.jsonl", "sha256": "0f" * 32}
 HEAD = {"base": "tiny", "data": "rows.jsonl"}
 
 
@@ -146,6 +147,15 @@ SHAPED: dict[str, st.SearchStrategy[bytes]] = {
     "wheel": _packed(zipped),
     "tar": _packed(tarred),
     "deb": _packed(deb),
+    "task": st.dictionaries(st.sampled_from(["stop", "metrics", "chat", "x"]), TOML).map(
+        lambda table: tomli_w.dumps({**TASK, **table}).encode()
+    ),
+    "task rows": st.lists(
+        st.fixed_dictionaries(
+            {"prompt": TEXT}, optional={"choices": JSON, "answer": LEAF, "messages": JSON}
+        ),
+        max_size=4,
+    ).map(lambda rows: b"\n".join(json.dumps(row).encode() for row in rows)),
     "ref": TEXT.map(lambda text: text.encode(errors="replace")),
     "expression": st.lists(TEXT | st.just("0.5*u/a"), max_size=4).map(
         lambda parts: "+".join(parts).encode(errors="replace")

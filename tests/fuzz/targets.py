@@ -28,6 +28,8 @@ from adapterhub.formats.po_catalog import decode_po
 from adapterhub.formats.recipe_file import decode_recipe, encode_recipe, published_recipe
 from adapterhub.formats.rows import read_rows, row_to_messages
 from adapterhub.formats.safetensors_header import find_nonfinite, find_zero, read_header
+from adapterhub.formats.task_file import decode_task
+from adapterhub.formats.task_rows import row_to_item
 from adapterhub.hub.paths import check_paths
 from adapterhub.translation.sources import find_package
 from tests.adapter_files import CONFIG, lora_tensors, safetensors
@@ -71,6 +73,11 @@ def _rows(data: bytes) -> None:
 
 def _package(ending: str) -> Callable[[bytes], Any]:
     return lambda data: find_package(str(_file(data, f"p{ending}")), "ko")
+
+
+def _task_rows(data: bytes) -> None:
+    for line, row in read_rows(_file(data, "rows.jsonl")):
+        row_to_item(row, line, "rows.jsonl", kind="choice", chat="messages" in row)
 
 
 def _file(data: bytes, name: str) -> Path:
@@ -141,6 +148,14 @@ _MO = (
     (b"m\x04a\0%d", "한".encode("euc-kr")),
 )
 _KOREAN = {"./usr/share/locale/ko/LC_MESSAGES/g.po": po(WORDS), "./usr/share/doc/g/copyright": b""}
+_CHOICES = (
+    b'{"messages": [{"role": "user", "content": "a"}], "choices": ["b", "c"], "answer": 1}\n'
+    b'{"prompt": "a", "choices": ["b", "c"], "answer": "c"}\n'
+)
+_TASK = (
+    b'name = "t"\nversion = "1"\nkind = "choice"\nrows = "i.jsonl"\nmetrics = ["acc"]\n'
+    b'sha256 = "' + _SHA.encode() + b'"\nstop = ["\\n"]\npattern = "a"\nchat = false\n'
+)
 
 TARGETS: dict[str, Target] = {
     "weights": Target((safetensors(lora_tensors(), {"format": "pt"}),), _weights),
@@ -172,6 +187,8 @@ TARGETS: dict[str, Target] = {
     "wheel": Target((zipped(greeter()),), _package(".whl")),
     "tar": Target((tarred(_KOREAN), tarred(_KOREAN, packing="")), _package(".tar")),
     "deb": Target((deb(_KOREAN), deb(_KOREAN, packing="gz")), _package(".deb")),
+    "task": Target((_TASK,), decode_task),
+    "task rows": Target((_CHOICES,), _task_rows),
     "ref": Target((b"team:user/en2ko-lora@refs/pr/1",), lambda data: parse_ref(_text(data))),
     "expression": Target((b"u/a+0.5*u/b@v1",), lambda data: parse_composition(_text(data))),
     "paths": Target(

@@ -31,8 +31,8 @@ Answered = dict[str, dict[str, dict[str, int]]]
     "tasks",
     multiple=True,
     required=True,
-    metavar="FILE|NAME",
-    help="JSON lines, or the name of a task; may be repeated.",
+    metavar="FILE|FOLDER|NAME",
+    help="JSON lines, a folder with a task.toml, or the name of a task; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many items of each task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws the items.")
@@ -55,8 +55,9 @@ def evaluate(
 ) -> None:
     """Score the bare base and every REF on the same items, and say what differs for sure.
 
-    Exact match is of generated answers, perplexity of the expected ones. Of adapters put together
-    by switch, each row names the one that answers it: {"adapter": NAME, ...}.
+    Exact match is of generated answers, perplexity of the expected ones; a task may name other
+    metrics. Of adapters put together by switch, each row names the one that answers it:
+    {"adapter": NAME, ...}.
     """
     out = Output(as_json=as_json)
     from adapterhub.evaluate.report import render

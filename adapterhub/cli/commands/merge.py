@@ -129,10 +129,10 @@ def _tasks(
     subject: Subject, task: str | None, text: Path | None, limit: int | None, out: Output
 ) -> list[TaskData]:
     from adapterhub.evaluate.merge_loss import recorded_tasks
-    from adapterhub.evaluate.tasks.load import load_task
+    from adapterhub.evaluate.tasks.load import load_conversations
 
     if task is not None:
-        return [load_task(task, limit=limit)]
+        return [load_conversations(task, limit=limit)]
     found = [] if text is not None else recorded_tasks(subject.members, limit=limit)
     if not found and text is None:
         out.say(

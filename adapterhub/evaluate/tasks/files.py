@@ -26,17 +26,23 @@ def file_task(path: Path, *, limit: int | None = None, seed: int = 0) -> TaskDat
         messages, answer = row_to_messages(row, line, path.name)
         adapter = row_adapter(row, line, path.name)
         items.append(Item(messages=messages, answer=answer, adapter=adapter))
-    if limit is not None and limit < len(items):
-        # Drawn and not cut, because files are often sorted.
-        source = random.Random(seed)
-        order = sorted(range(len(items)), key=lambda _: source.random())
-        items = [items[index] for index in sorted(order[:limit])]
+    items = drawn(items, limit, seed=seed)
     return TaskData(
         name=path.name,
         items=tuple(items),
         digest=items_digest(items),
         max_new_tokens=reply_limit(items),
     )
+
+
+def drawn(items: list[Item], limit: int | None, *, seed: int) -> list[Item]:
+    """At most `limit` of them, in their order."""
+    if limit is None or limit >= len(items):
+        return items
+    # Drawn and not cut, because files are often sorted.
+    source = random.Random(seed)
+    order = sorted(range(len(items)), key=lambda _: source.random())
+    return [items[index] for index in sorted(order[:limit])]
 
 
 def items_digest(items: list[Item]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -11,16 +12,19 @@ from scipy import stats
 from adapterhub.evaluate import compare
 from adapterhub.evaluate.compare import (
     Difference,
+    difference,
     mean_difference,
     paired_proportions,
-    perplexity_difference,
 )
-from adapterhub.evaluate.metrics import Likelihoods
+from adapterhub.evaluate.measures import MEASURES
+from adapterhub.evaluate.metrics import Array, averaged
+
+PERPLEXITY = MEASURES["perplexity"]
 
 
-def _likelihoods(source: np.random.RandomState, tokens: np.ndarray, scale: float) -> Likelihoods:
-    nats = source.gamma(3.0, scale / 3.0, size=len(tokens)) * tokens
-    return Likelihoods(logprobs=tuple(-nats), tokens=tuple(int(count) for count in tokens))
+def _nats(source: np.random.RandomState, tokens: Array, scale: float) -> Array:
+    """(items, 2): nats and tokens."""
+    return np.column_stack((source.gamma(3.0, scale / 3.0, size=len(tokens)) * tokens, tokens))
 
 
 def _coverage(n: int, up: float, down: float) -> float:
@@ -105,34 +109,32 @@ def test_the_bootstrap_of_a_mean_agrees_with_the_paired_t_interval() -> None:
 
 def test_the_bootstrap_of_perplexity_agrees_with_scipy() -> None:
     source = np.random.RandomState(6)
-    tokens = source.randint(4, 15, size=200)
-    base, adapter = (_likelihoods(source, tokens, scale) for scale in (1.0, 0.6))
-    found = perplexity_difference(adapter, base)
+    tokens = source.randint(4, 15, size=200).astype(float)
+    base, adapter = (_nats(source, tokens, scale) for scale in (1.0, 0.6))
+    found = difference(PERPLEXITY, adapter, base)
     expected = stats.bootstrap(
-        (np.array(adapter.logprobs), np.array(base.logprobs), tokens),
+        (adapter[:, 0], base[:, 0], tokens),
         lambda a, b, t, axis: (
-            np.exp(-a.sum(axis=axis) / t.sum(axis=axis))
-            - np.exp(-b.sum(axis=axis) / t.sum(axis=axis))
+            np.exp(a.sum(axis=axis) / t.sum(axis=axis))
+            - np.exp(b.sum(axis=axis) / t.sum(axis=axis))
         ),
         paired=True,
         vectorized=True,
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert found.delta == pytest.approx(adapter.perplexity - base.perplexity)
+    assert found.delta == pytest.approx(PERPLEXITY.total(adapter) - PERPLEXITY.total(base))
     assert found.ci95 == pytest.approx((expected.low, expected.high), abs=0.03)
 
 
 def test_pairing_makes_a_small_steady_gain_visible() -> None:
     source = np.random.RandomState(7)
-    tokens = source.randint(4, 15, size=50)
+    tokens = source.randint(4, 15, size=50).astype(float)
     hard = source.gamma(2.0, 1.0, size=50) * tokens
-    base = Likelihoods(logprobs=tuple(-hard), tokens=tuple(tokens))
-    adapter = Likelihoods(
-        logprobs=tuple(-hard * source.uniform(0.90, 0.99, size=50)), tokens=tuple(tokens)
-    )
-    assert perplexity_difference(adapter, base).separable
-    assert base.stderr > abs(perplexity_difference(adapter, base).delta)
+    base = np.column_stack((hard, tokens))
+    adapter = np.column_stack((hard * source.uniform(0.90, 0.99, size=50), tokens))
+    assert difference(PERPLEXITY, adapter, base).separable
+    assert PERPLEXITY.stderr(base) > abs(difference(PERPLEXITY, adapter, base).delta)
 
 
 def test_the_same_numbers_give_the_same_interval() -> None:
@@ -142,13 +144,15 @@ def test_the_same_numbers_give_the_same_interval() -> None:
 
 def test_resampling_in_parts_covers_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "_CELLS", 64)
-    assert sum(len(picks) for picks in compare._resamples(7)) == compare.RESAMPLES
+    parts = list(compare._resamples(7))
+    assert sum(map(len, parts)) == compare.RESAMPLES
+    assert {float(total) for part in parts for total in part.sum(axis=1)} == {7.0}
 
 
 def test_an_adapter_that_changes_nothing_is_not_separable() -> None:
-    same = Likelihoods(logprobs=(-1.0, -3.0, -2.0), tokens=(2, 3, 2))
-    assert perplexity_difference(same, same) == Difference(0.0, (0.0, 0.0))
-    assert not perplexity_difference(same, same).separable
+    same = np.array([(1.0, 2.0), (3.0, 3.0), (2.0, 2.0)])
+    assert difference(PERPLEXITY, same, same) == Difference(0.0, (0.0, 0.0))
+    assert not difference(PERPLEXITY, same, same).separable
 
 
 def test_the_same_difference_everywhere_gives_no_interval() -> None:
@@ -158,8 +162,30 @@ def test_the_same_difference_everywhere_gives_no_interval() -> None:
 
 
 def test_one_item_gives_perplexity_no_interval() -> None:
-    one, other = (Likelihoods(logprobs=(value,), tokens=(2,)) for value in (-1.0, -2.0))
-    assert perplexity_difference(one, other).ci95 is None
+    one, other = (np.array([(nats, 2.0)]) for nats in (1.0, 2.0))
+    assert difference(PERPLEXITY, one, other).ci95 is None
+
+
+def test_the_same_difference_is_seen_through_rounding() -> None:
+    tokens = np.array([3.0, 7.0, 11.0, 13.0])
+    base, adapter = (np.column_stack((0.1 * scale * tokens, tokens)) for scale in (3, 2))
+    assert difference(PERPLEXITY, adapter, base).ci95 is None
+    assert mean_difference([0.3, 0.3, 0.3], [0.1, 0.1, 0.1]).ci95 is None
+
+
+def test_right_or_wrong_gets_the_interval_for_proportions_by_whatever_metric() -> None:
+    adapter, base = averaged([1.0] * 9 + [0.0]), averaged([0.0] * 10)
+    for name in ("exact_match", "f1", "acc"):
+        found = difference(MEASURES[name], adapter, base)
+        assert found.ci95 == paired_proportions(9, 0, 10)
+
+
+def test_a_thousand_items_are_resampled_in_a_moment() -> None:
+    source = np.random.RandomState(0)
+    ours, theirs = (source.randint(1, 20, size=(1000, 10)).astype(float) for _ in range(2))
+    started = time.process_time()
+    difference(MEASURES["bleu"], ours, theirs)
+    assert time.process_time() - started < 3.0  # a few tenths where nothing else runs
 
 
 @pytest.mark.parametrize("df", [2, 3, 5, 10, 49, 499])
@@ -176,9 +202,9 @@ def test_the_bootstrap_covers_the_true_difference_of_perplexities(runs: int) -> 
     truth = np.exp(0.6) - np.exp(1.0)
     held = 0
     for _ in range(runs):
-        tokens = source.randint(4, 15, size=50)
-        base, adapter = (_likelihoods(source, tokens, scale) for scale in (1.0, 0.6))
-        interval = perplexity_difference(adapter, base).ci95
+        tokens = source.randint(4, 15, size=50).astype(float)
+        base, adapter = (_nats(source, tokens, scale) for scale in (1.0, 0.6))
+        interval = difference(PERPLEXITY, adapter, base).ci95
         assert interval is not None
         held += interval[0] <= truth <= interval[1]
     assert 0.90 <= held / runs <= 0.99

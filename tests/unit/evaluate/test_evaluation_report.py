@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
@@ -105,6 +106,31 @@ def test_perplexity_is_plain_and_lower_is_better() -> None:
     assert "-2.25" in lines[3]
     assert "[-3.00, -1.50]" in lines[3]
     assert "%" not in "".join(lines[2:])
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "cells"),
+    [
+        ("f1", (0.755, 0.25, (0.1, 0.4)), ("75.5%", "+25.0", "[+10.0, +40.0]")),
+        ("bleu", (34.56, 2.25, (1.0, 3.5)), ("34.6", "+2.2", "[+1.0, +3.5]")),
+        ("bits_per_byte", (0.8765, -0.01, (-0.0125, -0.0075)), ("0.876", "-0.010", "[-0.013")),
+    ],
+)
+def test_each_metric_is_shown_in_its_own_way(
+    metric: Metric, values: tuple[float, float, tuple[float, float]], cells: tuple[str, ...]
+) -> None:
+    lines = shown(
+        evaluation(row("a/b", *values, metric), base=(row("phi-3-mini", 0.1, metric=metric),))
+    )
+    for cell in cells:
+        assert cell in lines[3]
+
+
+def test_what_a_library_computed_carries_its_signature() -> None:
+    base = replace(row("phi-3-mini", 30.0, metric="bleu"), signature="nrefs:1|version:2.6.0")
+    lines = shown(evaluation(row("a/b", 34.0, 4.0, (1.0, 7.0), "bleu"), base=(base,)))
+    assert lines[0].startswith("iso-dates · 50 items · BLEU, 0 to 100")
+    assert lines[1] == "sacrebleu nrefs:1|version:2.6.0"
 
 
 def test_hopeless_perplexities_stay_short() -> None:

@@ -108,7 +108,10 @@ class LookupEngine:
 
 
 def task(
-    name: str = "shout", n: int = 4, metrics: tuple[Metric, ...] = ("exact_match", "perplexity")
+    name: str = "shout",
+    n: int = 4,
+    metrics: tuple[Metric, ...] = ("exact_match", "perplexity"),
+    **more: Any,
 ) -> TaskData:
     questions = ["abcdefghij"[: index + 1] for index in range(n)]
     return TaskData(
@@ -120,6 +123,7 @@ def task(
         digest=digest_of(questions),
         max_new_tokens=9,
         metrics=metrics,
+        **more,
     )
 
 
@@ -162,7 +166,7 @@ def test_an_adapter_that_helps_is_seen_to_help() -> None:
     assert (match.metric, match.score, match.delta, match.n) == ("exact_match", 1.0, 1.0, 4)
     assert perplexity.score == pytest.approx(1 / 0.7)
     assert perplexity.delta == pytest.approx(1 / 0.7 - 10)
-    assert perplexity.ci95 == pytest.approx((1 / 0.7 - 10, 1 / 0.7 - 10))
+    assert perplexity.ci95 is None  # the same difference on every item tells of no spread
 
 
 def test_the_base_is_measured_first_and_has_nothing_to_compare_with() -> None:
@@ -219,6 +223,85 @@ def test_a_task_is_measured_by_its_own_metrics_only(metric: Metric) -> None:
     assert (found.answers[0].given is None) == (metric == "perplexity")
     assert (found.answers[0].logprob is None) == (metric == "exact_match")
     assert len(engine.asked) == 8
+
+
+def test_many_metrics_read_the_same_answers() -> None:
+    engine = LookupEngine()
+    written: tuple[Metric, ...] = ("f1", "rougeL", "chrf", "bleu", "regex")
+    found = measure("one", tasks=[task(metrics=written, pattern=r"\w+")], engine=engine)
+    assert len(engine.asked) == 8
+    assert [row.metric for row in found.rows] == list(written)
+    # In small letters all agree; chrF, BLEU and the pattern keep the case.
+    assert [row.delta for row in found.rows[:2]] == [0.0, 0.0]
+    assert all(row.delta is not None and row.delta > 0 for row in found.rows[2:3])
+    assert found.rows[4].delta == 1.0
+    assert "chrf" not in json.dumps(found.rows[0].signature)
+    rows = json.loads(json.dumps(found.to_json(), allow_nan=False))["rows"]
+    assert [row.get("signature", "").partition("|")[0] for row in rows] == (
+        ["", "", "nrefs:1", "nrefs:1", ""]
+    )
+
+
+def test_a_likelihood_task_writes_nothing() -> None:
+    engine = LookupEngine()
+    metrics: tuple[Metric, ...] = ("perplexity", "bits_per_byte")
+    found = measure("one", tasks=[task(metrics=metrics, kind="likelihood")], engine=engine)
+    assert all(isinstance(request, ScoreRequest) for request in engine.asked)
+    assert len(engine.asked) == 8
+    assert found.rows[1].score == pytest.approx(-math.log2(0.7))  # a token is a byte here
+
+
+def choices(*, chat: bool) -> TaskData:
+    """Two items of three choices; to this engine a shorter one is likelier."""
+    asked = (Message(role="user", content="q"),)
+    texts = ("long", "s", "middle")
+    items = tuple(
+        Item(messages=asked, answer=texts[right], choices=texts, right=right) for right in (1, 0)
+    )
+    metrics: tuple[Metric, ...] = ("acc", "acc_norm")
+    return TaskData(name="pick", items=items, digest="d", kind="choice", metrics=metrics, chat=chat)
+
+
+def test_the_likeliest_choice_is_taken_and_every_choice_is_asked_once() -> None:
+    engine, seen = LookupEngine(), list[tuple[int, int, str]]()
+    found = evaluate(
+        engine, [("one", ONE)], [choices(chat=True)], on_progress=lambda *step: seen.append(step)
+    )
+    assert [request.answer for request in engine.asked if isinstance(request, ScoreRequest)] == (
+        ["long", "s", "middle"] * 4
+    )
+    assert seen[-1][:2] == (12, 12)
+    assert [(row.metric, row.score) for row in found.base_rows] == [("acc", 0.5), ("acc_norm", 0.5)]
+    assert [(a.given, a.expected, a.score) for a in found.answers[:2]] == [
+        ("s", "s", 1.0),
+        ("s", "long", 0.0),
+    ]
+    # The engine scores an end of turn too, which is none of the choice's business.
+    assert found.answers[0].logprob == pytest.approx(math.log(0.1))
+
+
+def test_raw_choices_stand_behind_the_separator_and_are_scored_whole() -> None:
+    engine = LookupEngine()
+    found = evaluate(engine, [], [choices(chat=False)])
+    assert [request.chat for request in engine.asked] == [False] * 6
+    assert isinstance(engine.asked[0], ScoreRequest)
+    assert engine.asked[0].answer == " long"
+    assert found.answers[0].logprob == pytest.approx(3 * math.log(0.1))  # " s" and one more
+
+
+def test_choices_that_are_not_finite_name_the_adapter() -> None:
+    with pytest.raises(MismatchError, match="two gives log-probabilities that are not finite"):
+        measure("two", tasks=[choices(chat=True)], engine=LookupEngine(skill={"two": math.nan}))
+
+
+def test_a_written_answer_ends_before_the_first_stop() -> None:
+    class Chatty(LookupEngine):
+        def _reply(self, request: GenerateRequest) -> str:
+            return f"{request.messages[-1].content.upper()}\n\nQ: and then?"
+
+    found = measure("one", tasks=[task(stop=("Q:", "\n"))], engine=Chatty())
+    assert [answer.given for answer in found.answers[:2]] == ["A", "AB"]
+    assert found.rows[0].score == 1.0
 
 
 def test_rows_are_grouped_by_adapter_then_task() -> None:
@@ -292,7 +375,7 @@ def test_subjects_and_tasks_must_be_told_apart(
     assert not engine.asked
 
 
-@pytest.mark.parametrize("bad", [{"n": 0}, {"metrics": ("chrf",)}])
+@pytest.mark.parametrize("bad", [{"n": 0}, {"metrics": ("chrff",)}])
 def test_a_task_that_cannot_be_measured_is_its_plugins_fault(bad: dict[str, Any]) -> None:
     engine = LookupEngine()
     with pytest.raises(PluginError, match="shout has no items, or a metric that is not known"):

@@ -11,7 +11,7 @@ import pytest
 
 from adapterhub.domain.engines import GenerateRequest, ScoreRequest, Slots
 from adapterhub.domain.evaluation import Message
-from adapterhub.errors import DataError, UsageError
+from adapterhub.errors import DataError, MismatchError, UsageError
 from adapterhub.hub.folder import read_folder
 from adapterhub.models.loader import Base
 from adapterhub.runtime.attach import method_of
@@ -100,6 +100,28 @@ def test_greedy_text_is_that_of_a_plain_forward_token_by_token(base: Base) -> No
         with torch.inference_mode():
             assert int(base.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()) == token
         ids = [*ids, token]
+
+
+def test_answers_that_differ_in_their_last_token_share_a_row(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, rows = open_engine(base), list[int]()
+    requests = [
+        ScoreRequest(messages=user(question), answer=answer, chat=False)
+        for question in ("one:", "three:")
+        for answer in ("A", "B", "C", "AB")
+    ]
+    alone = [engine.score([request])[0].logprobs for request in requests]
+    plain = base.model.forward
+
+    def counted(*given: Any, **named: Any) -> Any:
+        rows.append(len(named["input_ids"]))
+        return plain(*given, **named)
+
+    monkeypatch.setattr(base.model, "forward", counted)
+    together = [score.logprobs for score in engine.score(requests)]
+    assert rows == [4]
+    assert together == [pytest.approx(chances, abs=1e-4) for chances in alone]
 
 
 def test_more_rows_than_a_forward_holds_are_answered_in_order(base: Base) -> None:
@@ -303,6 +325,48 @@ def test_greedy_means_greedy_whatever_the_base_prefers(base: Base) -> None:
     config.do_sample, config.temperature, config.top_k, config.top_p = True, 5.0, 3, 0.5
     config.repetition_penalty = 9.0
     assert open_engine(base).generate([ask("2 + 2")])[0].token_ids == expected
+
+
+# --- raw text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_raw_text_is_scored_as_a_plain_forward_scores_it(family: str, home: Path) -> None:
+    import torch
+
+    base = add_tiny_base(family, "bf16", home)
+    pairs = (("2 + 2 =", " 4"), ("", "Once"), ("Eight legs: ", "a spider, as a rule."))
+    requests = [ScoreRequest(messages=user(q), answer=a, chat=False) for q, a in pairs]
+    for score, (context, answer) in zip(open_engine(base).score(requests), pairs, strict=True):
+        ids = base.tokenizer(context + answer, add_special_tokens=False).input_ids
+        ids = ids if context else [base.tokenizer.bos_token_id, *ids]
+        with torch.inference_mode():
+            chances = torch.log_softmax(base.model(input_ids=torch.tensor([ids])).logits[0], -1)
+        n = len(score.token_ids)
+        assert score.token_ids == tuple(ids[-n:])
+        expected = [float(chances[i - 1, ids[i]]) for i in range(len(ids) - n, len(ids))]
+        assert score.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_raw_text_is_continued_without_a_template(base: Base) -> None:
+    engine = open_engine(base)
+    [made] = engine.generate([ask("2 + 2 =", chat=False)])
+    assert made.prompt_tokens == len("2 + 2 =")
+    assert made.prompt_tokens < engine.generate([ask("2 + 2 =")])[0].prompt_tokens
+
+
+def test_what_changes_conversations_is_refused_where_there_is_none(
+    engine: ReferenceEngine,
+) -> None:
+    design(engine, "spell", system="Spell it.")
+    slots = (*ONE, ("spell", 1.0))
+    for ask_it in (
+        lambda: engine.score([rate("2 + 2 =", "4", slots=slots, chat=False)]),
+        lambda: engine.generate([ask("2 + 2 =", slots=slots, chat=False)]),
+    ):
+        with pytest.raises(MismatchError, match="spell changes conversations"):
+            ask_it()
+    assert engine.score([rate("2 + 2 =", "4", slots=ONE, chat=False)])
 
 
 # --- limits -----------------------------------------------------------------------------------

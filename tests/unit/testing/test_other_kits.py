@@ -185,10 +185,10 @@ def test_a_strategy_that_breaks_its_promise_is_noticed(
 
 
 class Task:
-    """The rows of one of ours, with what is asked changed by `leaks` and `forgets`."""
+    """The rows of one of ours, with what is asked changed by `leaks`, `forgets` and `muddles`."""
 
-    def __init__(self, source: Any, *, leaks: bool, forgets: bool) -> None:
-        self.source, self.leaks, self.forgets = source, leaks, forgets
+    def __init__(self, source: Any, *, leaks: bool, forgets: bool, muddles: bool) -> None:
+        self.source, self.leaks, self.forgets, self.muddles = source, leaks, forgets, muddles
 
     def train_rows(self, n: int, *, seed: int = 0) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.source.train_rows(n, seed=seed)
@@ -200,6 +200,8 @@ class Task:
 
     def held_out(self, n: int, *, seed: int = 0) -> TaskData:
         data: TaskData = self.source.held_out(n, seed=seed)
+        if self.muddles:
+            return replace(data, metrics=("acc",))  # of items without choices
         return replace(data, digest="0" * 64) if self.forgets else data
 
 
@@ -208,6 +210,7 @@ class Task:
     [
         ("leaks", "test_what_is_asked_is_never_trained_on", ((0, 0),)),
         ("forgets", "test_a_seed_decides_its_items_and_their_digest", ()),
+        ("muddles", "test_it_can_be_measured_by_its_metrics", ()),
     ],
 )
 def test_a_task_that_breaks_its_promise_is_noticed(
@@ -219,7 +222,7 @@ def test_a_task_that_breaks_its_promise_is_noticed(
     class Broken(Kit):
         @property
         def source(self) -> Any:
-            wrong = {"leaks": False, "forgets": False, changed: True}
+            wrong = {"leaks": False, "forgets": False, "muddles": False, changed: True}
             return Task(super().source, **wrong)
 
     getattr(Kit(), test)(*more)
