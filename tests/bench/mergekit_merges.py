@@ -1,0 +1,311 @@
+"""From adapters to one adapter with mergekit's commands and with ours, each with its error.
+
+    python -m tests.bench.mergekit_merges HOME [--work DIR] [--counts 4] [--rounds 1]
+
+mergekit merges full models; an adapter takes part as MODEL+ADAPTER. Its way to an adapter is
+`mergekit-yaml` (which first writes each adapter into a copy of the model), then
+`mergekit-extract-lora`. Both run here as processes of their own on one layer of Phi-3-mini's shape
+with random float32 weights and 64 tokens; ours is `merge` in a process of its own and the whole
+`adapterhub stack`. Every process of either side has the same one core, so one thread. mergekit gets
+an environment in HOME, which borrows all but MISSING from the running one.
+
+Figures `for 32 layers` count what lies beyond a process's start 32 times; the rest of a real model,
+which mergekit reads and writes as well, is left out. `error` is that of o_proj, as in
+`tests.bench.composing`, whose definitions, adapters and TIES density these are. mergekit's TIES is
+the same but for three details: it trims what float32 keeps of (base + delta) - base, keeps
+int(density * n) entries where we round, and takes a sum of exactly 0 for positive. With equal
+weights, dividing by the agreeing weights and taking the mean of the agreeing entries are one.
+Exits 1 unless the model that mergekit made of a sum is base + sum as far as float32 can tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Phi3Config, Phi3ForCausalLM
+
+from adapterhub.formats.adapter_config import encode_config
+from tests.bench.composing import (
+    DENSITY,
+    MEASURED,
+    RANK,
+    SHAPES,
+    alone,
+    least,
+    random_factors,
+    wanted,
+)
+
+# What its two commands import and a development environment of ours has not. It also declares
+# sentencepiece, protobuf and datasets, which they never import.
+MISSING = ("mergekit==0.1.5", "immutables==0.21")
+SHOWN = ("mergekit", "immutables", "torch", "transformers", "peft", "safetensors", "pydantic")
+THEIRS = {"svd": "task_arithmetic", "ties": "ties"}
+LAYERS = 32
+MODULES = {
+    "qkv_proj": "self_attn.qkv_proj", "o_proj": "self_attn.o_proj",
+    "gate_up_proj": "mlp.gate_up_proj", "down_proj": "mlp.down_proj",
+}  # fmt: skip
+ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seconds:
+    """Of one way from adapters to an adapter: all of it, and what another layer would add."""
+
+    whole: float
+    layer: float
+
+    @property
+    def scaled(self) -> float:
+        return self.whole + (LAYERS - 1) * self.layer
+
+
+def timed(*command: str | Path) -> float:
+    """Seconds that a command took; ends this process with its last words where it fails."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).splitlines()[-12:])
+        sys.exit(f"{' '.join(map(str, command))}\nfailed with {done.returncode}:\n{said}")
+    return seconds
+
+
+# --- what both are given ----------------------------------------------------------------------
+
+
+def write_base(folder: Path) -> None:
+    config = Phi3Config(
+        vocab_size=64, hidden_size=3072, intermediate_size=8192, num_hidden_layers=1,
+        num_attention_heads=32, num_key_value_heads=32, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, dtype="float32",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Phi3ForCausalLM(config).save_pretrained(folder)
+
+
+def write_adapter(folder: Path, adapter: int, base: Path) -> None:
+    folder.mkdir()
+    config = {
+        "peft_type": "LORA", "base_model_name_or_path": str(base), "r": RANK, "lora_alpha": RANK,
+        "target_modules": list(SHAPES), "task_type": "CAUSAL_LM",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_bytes(encode_config(config))
+    state = {}
+    for kind, module in MODULES.items():
+        name = f"base_model.model.model.layers.0.{module}"
+        factors = random_factors(adapter, 0, kind)
+        state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"] = factors
+    save_file(state, folder / "adapter_model.safetensors")
+
+
+def adapters(work: Path, count: int) -> list[Path]:
+    """Named as `alone` looks for them."""
+    return [work / f"1-{number}" for number in range(count)]
+
+
+def adapter_delta(folder: Path, kind: str) -> torch.Tensor:
+    """What an adapter adds to one module, in float64."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    state = load_file(folder / "adapter_model.safetensors")
+    name = f"base_model.model.model.layers.0.{MODULES[kind]}"
+    A, B = (state[f"{name}.lora_{part}.weight"].double() for part in "AB")
+    return B @ A * (config["lora_alpha"] / config["r"])
+
+
+# --- mergekit ---------------------------------------------------------------------------------
+
+
+def mergekit_environment(home: Path) -> Path:
+    """Its folder of commands, made where it is not there yet."""
+    folder = home / "mergekit-environment"
+    if not (folder / "pyvenv.cfg").exists():
+        venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    borrowed = [place for place in sys.path if Path(place).name == "site-packages"]
+    link = folder / "lib" / version / "site-packages" / "borrowed.pth"
+    link.write_text("\n".join(borrowed) + "\n")
+    timed(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", *MISSING)
+    tell = "import sys; from importlib.metadata import version as v; print(', '.join("
+    tell += "f'{name} {v(name)}' for name in sys.argv[1:]))"
+    said = subprocess.run(
+        [python, "-c", tell, *SHOWN], check=True, capture_output=True, text=True
+    ).stdout
+    print(f"mergekit runs with {said}", end="")
+    return folder / "bin"
+
+
+def by_mergekit(commands: Path, work: Path, count: int, strategy: str) -> tuple[Seconds, str]:
+    """Leaves the full model in `work`/full and the adapter in `work`/extracted."""
+    base, cache = work / "base", work / "cache"
+    full, extracted, plan = work / "full", work / "extracted", work / "plan.yaml"
+    for folder in (cache, full, extracted):
+        shutil.rmtree(folder, ignore_errors=True)
+    parameters = {"weight": 1.0} | ({"density": DENSITY} if strategy == "ties" else {})
+    models = [
+        {"model": f"{base}+{adapter}", "parameters": parameters}
+        for adapter in adapters(work, count)
+    ]
+    method = {"merge_method": THEIRS[strategy], "base_model": str(base), "dtype": "float32"}
+    plan.write_text(json.dumps(method | {"models": models}))  # JSON is YAML
+    merge, extract = commands / "mergekit-yaml", commands / "mergekit-extract-lora"
+    merge_start, extract_start = timed(merge, "--help"), timed(extract, "--help")
+    merging = timed(merge, plan, full, "--lora-merge-cache", cache, "--no-copy-tokenizer")
+    # Left in, embeddings, head and norms are saved whole: no longer a plain LoRA.
+    extracting = timed(
+        extract, "--model", full, "--base-model", base, "--out-path", extracted,
+        "--max-rank", str(RANK), "--exclude-regex", "embed_tokens|lm_head",
+        "--skip-undecomposable",
+    )  # fmt: skip
+    written = sum(file.stat().st_size for d in (cache, full) for file in d.rglob("*.safetensors"))
+    start = merge_start + extract_start
+    seconds = Seconds(whole=merging + extracting, layer=max(0.0, merging + extracting - start))
+    return seconds, (
+        f"mergekit-yaml {merging:.1f} s, mergekit-extract-lora {extracting:.1f} s, "
+        f"{start:.1f} s of it start; {written / 1e9:.2f} GB of full models written"
+    )
+
+
+def beyond_float32(work: Path, count: int) -> float:
+    """How far the full model of a sum is from base + sum, as a share of what float32 allows.
+
+    The largest entry's. Allowed is the sum of the rounding errors of each product's RANK terms, of
+    base + delta, of taking the base off again, of the sum and of putting it on the base. Infinite
+    where a tensor that no adapter touches has changed.
+    """
+    base = load_file(work / "base" / "model.safetensors")
+    merged: dict[str, torch.Tensor] = {}
+    for file in (work / "full").glob("*.safetensors"):
+        merged |= load_file(file)
+    names = {f"model.layers.0.{module}.weight": kind for kind, module in MODULES.items()}
+    if base.keys() != merged.keys():
+        return float("inf")
+    if not all(torch.equal(base[name], merged[name]) for name in base.keys() - names.keys()):
+        return float("inf")
+    worst = 0.0
+    for name, kind in names.items():
+        factors = [random_factors(number, 0, kind) for number in range(count)]
+        for first in range(0, SHAPES[kind][0], 1024):  # rows, so that float64 fits in memory
+            rows = slice(first, first + 1024)
+            before = base[name][rows].double()
+            added, size = torch.zeros_like(before), torch.zeros_like(before)
+            for A, B in factors:
+                added += B[rows].double() @ A.double()
+                size += B[rows].double().abs() @ A.double().abs()
+            off = (merged[name][rows].double() - before - added).abs()
+            allowed = ROUNDOFF * ((count + 2) * before.abs() + (RANK + count + 3) * size)
+            worst = max(worst, float((off / allowed).max()))
+    return worst
+
+
+def full_delta(work: Path, kind: str) -> torch.Tensor:
+    name = f"model.layers.0.{MODULES[kind]}.weight"
+    before = load_file(work / "base" / "model.safetensors")[name].double()
+    for file in (work / "full").glob("*.safetensors"):
+        state = load_file(file)
+        if name in state:
+            return state[name].double() - before
+    sys.exit(f"mergekit wrote no {name}")
+
+
+# --- ours -------------------------------------------------------------------------------------
+
+
+def by_command(work: Path, count: int, strategy: str) -> float:
+    """Seconds of the whole `adapterhub stack`, which leaves its adapter in `work`/stacked."""
+    options = ["--density", str(DENSITY)] if strategy == "ties" else []
+    return timed(
+        sys.executable, "-c", "from adapterhub.cli.main import run; run()",
+        "stack", *adapters(work, count), "--strategy", strategy, "--rank", str(RANK), *options,
+        "-o", work / "stacked", "--overwrite",
+    )  # fmt: skip
+
+
+def by_ours(work: Path, count: int, strategy: str) -> tuple[Seconds, str]:
+    found = alone(work, count, strategy, 1, "cpu")
+    layer, whole = found["opened"] + found["seconds"], by_command(work, count, strategy)
+    said = f"merge {found['seconds']:.3f} s, opening {found['opened']:.3f} s; command {whole:.2f} s"
+    return Seconds(whole=whole, layer=layer), said
+
+
+def compare(commands: Path, work: Path, count: int, strategy: str, rounds: int) -> bool:
+    """Print both; whether mergekit's full model is what it should be."""
+    exact = wanted(MEASURED, count, strategy)
+
+    def error(delta: torch.Tensor) -> str:
+        return f"error {float((delta - exact).norm() / exact.norm()):.7f}"
+
+    print(f"\n{strategy}, {count} adapters; least error of rank {RANK}: {least(exact, 'cpu'):.7f}")
+    ours, said = min((by_ours(work, count, strategy) for _ in range(rounds)), key=quickest)
+    print(f"  ours      {said}, {error(adapter_delta(work / 'stacked', MEASURED))}")
+    runs = (by_mergekit(commands, work, count, strategy) for _ in range(rounds))
+    theirs, said = min(runs, key=quickest)
+    print(f"  mergekit  {said}, {error(adapter_delta(work / 'extracted', MEASURED))}")
+    print(f"            its full model beside the base: {error(full_delta(work, MEASURED))}")
+    right = True
+    if strategy == "svd":
+        share = beyond_float32(work, count)
+        right = share <= 1
+        print(f"            base + sum, all modules: {'within' if right else 'NOT within'} float32 "
+              f"(worst entry off by {share:.2f} of what its roundings allow)")  # fmt: skip
+    print(f"  commands, one layer: ours {ours.whole:.2f} s, mergekit {theirs.whole:.1f} s, "
+          f"{theirs.whole / ours.whole:.1f} times ours")  # fmt: skip
+    print(f"  for {LAYERS} layers:       ours {ours.scaled:.1f} s, mergekit {theirs.scaled:.0f} s, "
+          f"{theirs.scaled / ours.scaled:,.0f} times ours", flush=True)  # fmt: skip
+    return right
+
+
+def quickest(run: tuple[Seconds, str]) -> float:
+    return run[0].whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("home", type=Path, help="keeps mergekit's environment")
+    parser.add_argument("--work", type=Path, help="for models; default: one in memory, removed")
+    parser.add_argument("--counts", type=int, nargs="+", default=[4])
+    parser.add_argument("--strategies", nargs="+", choices=list(THEIRS), default=list(THEIRS))
+    parser.add_argument("--rounds", type=int, default=1, help="the quickest counts")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    commands = mergekit_environment(asked.home.absolute())
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    if asked.work:
+        asked.work.mkdir(parents=True, exist_ok=True)
+    # Every process started from here on inherits it, and takes its number of threads from it.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    print("every process on the same one core, one thread")
+    with tempfile.TemporaryDirectory(dir=asked.work or memory) as made:
+        work = Path(made).absolute()
+        os.environ["ADAPTERHUB_HOME"] = str(work / "home")
+        write_base(work / "base")
+        for number, folder in enumerate(adapters(work, max(asked.counts))):
+            write_adapter(folder, number, work / "base")
+        right = [
+            compare(commands, work, count, strategy, asked.rounds)
+            for strategy in asked.strategies
+            for count in asked.counts
+        ]
+    if not all(right):
+        sys.exit("mergekit's full model is not base + sum: its times are those of something else")
+
+
+if __name__ == "__main__":
+    main()
