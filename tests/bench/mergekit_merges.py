@@ -30,12 +30,14 @@ import tempfile
 import time
 import venv
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Phi3Config, Phi3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from adapterhub.formats.adapter_config import encode_config
 from tests.bench.composing import (
@@ -60,6 +62,7 @@ MODULES = {
     "gate_up_proj": "mlp.gate_up_proj", "down_proj": "mlp.down_proj",
 }  # fmt: skip
 ROUNDOFF = 2.0**-24
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +99,7 @@ def write_base(folder: Path) -> None:
         eos_token_id=2, dtype="float32",
     )  # fmt: skip
     torch.manual_seed(0)
+    disable_progress_bar()
     Phi3ForCausalLM(config).save_pretrained(folder)
 
 
@@ -117,6 +121,10 @@ def write_adapter(folder: Path, adapter: int, base: Path) -> None:
 def adapters(work: Path, count: int) -> list[Path]:
     """Named as `alone` looks for them."""
     return [work / f"1-{number}" for number in range(count)]
+
+
+def full_name(kind: str) -> str:
+    return f"model.layers.0.{MODULES[kind]}.weight"
 
 
 def adapter_delta(folder: Path, kind: str) -> torch.Tensor:
@@ -144,10 +152,8 @@ def mergekit_environment(home: Path) -> Path:
     timed(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", *MISSING)
     tell = "import sys; from importlib.metadata import version as v; print(', '.join("
     tell += "f'{name} {v(name)}' for name in sys.argv[1:]))"
-    said = subprocess.run(
-        [python, "-c", tell, *SHOWN], check=True, capture_output=True, text=True
-    ).stdout
-    print(f"mergekit runs with {said}", end="")
+    said = subprocess.run([python, "-c", tell, *SHOWN], check=True, capture_output=True, text=True)
+    print(f"mergekit runs with {said.stdout}", end="")
     return folder / "bin"
 
 
@@ -158,10 +164,8 @@ def by_mergekit(commands: Path, work: Path, count: int, strategy: str) -> tuple[
     for folder in (cache, full, extracted):
         shutil.rmtree(folder, ignore_errors=True)
     parameters = {"weight": 1.0} | ({"density": DENSITY} if strategy == "ties" else {})
-    models = [
-        {"model": f"{base}+{adapter}", "parameters": parameters}
-        for adapter in adapters(work, count)
-    ]
+    members = [f"{base}+{adapter}" for adapter in adapters(work, count)]
+    models = [{"model": member, "parameters": parameters} for member in members]
     method = {"merge_method": THEIRS[strategy], "base_model": str(base), "dtype": "float32"}
     plan.write_text(json.dumps(method | {"models": models}))  # JSON is YAML
     merge, extract = commands / "mergekit-yaml", commands / "mergekit-extract-lora"
@@ -182,21 +186,23 @@ def by_mergekit(commands: Path, work: Path, count: int, strategy: str) -> tuple[
     )
 
 
-def beyond_float32(work: Path, count: int) -> float:
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        state |= load_file(file)
+    return state
+
+
+def beyond_float32(base: Weights, full: Weights, count: int) -> float:
     """How far the full model of a sum is from base + sum, as a share of what float32 allows.
 
     The largest entry's. Allowed is the sum of the rounding errors of each product's RANK terms, of
     base + delta, of taking the base off again, of the sum and of putting it on the base. Infinite
     where a tensor that no adapter touches has changed.
     """
-    base = load_file(work / "base" / "model.safetensors")
-    merged: dict[str, torch.Tensor] = {}
-    for file in (work / "full").glob("*.safetensors"):
-        merged |= load_file(file)
-    names = {f"model.layers.0.{module}.weight": kind for kind, module in MODULES.items()}
-    if base.keys() != merged.keys():
-        return float("inf")
-    if not all(torch.equal(base[name], merged[name]) for name in base.keys() - names.keys()):
+    names = {full_name(kind): kind for kind in MODULES}
+    others = base.keys() - names.keys()
+    if base.keys() != full.keys() or not all(torch.equal(base[n], full[n]) for n in others):
         return float("inf")
     worst = 0.0
     for name, kind in names.items():
@@ -208,20 +214,10 @@ def beyond_float32(work: Path, count: int) -> float:
             for A, B in factors:
                 added += B[rows].double() @ A.double()
                 size += B[rows].double().abs() @ A.double().abs()
-            off = (merged[name][rows].double() - before - added).abs()
+            off = (full[name][rows].double() - before - added).abs()
             allowed = ROUNDOFF * ((count + 2) * before.abs() + (RANK + count + 3) * size)
             worst = max(worst, float((off / allowed).max()))
     return worst
-
-
-def full_delta(work: Path, kind: str) -> torch.Tensor:
-    name = f"model.layers.0.{MODULES[kind]}.weight"
-    before = load_file(work / "base" / "model.safetensors")[name].double()
-    for file in (work / "full").glob("*.safetensors"):
-        state = load_file(file)
-        if name in state:
-            return state[name].double() - before
-    sys.exit(f"mergekit wrote no {name}")
 
 
 # --- ours -------------------------------------------------------------------------------------
@@ -257,10 +253,12 @@ def compare(commands: Path, work: Path, count: int, strategy: str, rounds: int) 
     runs = (by_mergekit(commands, work, count, strategy) for _ in range(rounds))
     theirs, said = min(runs, key=quickest)
     print(f"  mergekit  {said}, {error(adapter_delta(work / 'extracted', MEASURED))}")
-    print(f"            its full model beside the base: {error(full_delta(work, MEASURED))}")
+    base, full = weights(work / "base"), weights(work / "full")
+    grown = full[full_name(MEASURED)].double() - base[full_name(MEASURED)].double()
+    print(f"            its full model minus the base: {error(grown)}")
     right = True
     if strategy == "svd":
-        share = beyond_float32(work, count)
+        share = beyond_float32(base, full, count)
         right = share <= 1
         print(f"            base + sum, all modules: {'within' if right else 'NOT within'} float32 "
               f"(worst entry off by {share:.2f} of what its roundings allow)")  # fmt: skip
