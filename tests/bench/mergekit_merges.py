@@ -7,15 +7,16 @@ mergekit merges full models; an adapter takes part as MODEL+ADAPTER. Its way to 
 `mergekit-extract-lora`. Both run here as processes of their own on one layer of Phi-3-mini's shape
 with random float32 weights and 64 tokens; ours is `merge` in a process of its own and the whole
 `adapterhub stack`. Every process of either side has the same one core, so one thread. mergekit gets
-an environment in HOME, which borrows all but MISSING from the running one.
+an environment in HOME, which borrows all but two packages from the running one.
 
 Figures `for 32 layers` count what lies beyond a process's start 32 times; the rest of a real model,
 which mergekit reads and writes as well, is left out. `error` is that of o_proj, as in
 `tests.bench.composing`, whose definitions, adapters and TIES density these are. mergekit's TIES is
 the same but for three details: it trims what float32 keeps of (base + delta) - base, keeps
-int(density * n) entries where we round, and takes a sum of exactly 0 for positive. With equal
-weights, dividing by the agreeing weights and taking the mean of the agreeing entries are one.
-Exits 1 unless the model that mergekit made of a sum is base + sum as far as float32 can tell.
+int(density * n) entries where we round, and takes a sum of exactly 0 for positive: together an
+error of about 0.001 before any rank is cut. With equal weights, dividing by the agreeing weights
+and taking the mean of the agreeing entries are one. Exits 1 unless mergekit's full model is base +
+sum as far as float32 can tell, and for TIES what those details make of it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import venv
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,43 +46,25 @@ from tests.bench.composing import (
     random_factors,
     wanted,
 )
+from tests.bench.mergekit_commands import (
+    LAYERS,
+    METHODS,
+    Seconds,
+    adapters,
+    by_mergekit,
+    mergekit_environment,
+    timed,
+)
 
-# What its two commands import and a development environment of ours has not. It also declares
-# sentencepiece, protobuf and datasets, which they never import.
-MISSING = ("mergekit==0.1.5", "immutables==0.21")
-SHOWN = ("mergekit", "immutables", "torch", "transformers", "peft", "safetensors", "pydantic")
-THEIRS = {"svd": "task_arithmetic", "ties": "ties"}
-LAYERS = 32
 MODULES = {
     "qkv_proj": "self_attn.qkv_proj", "o_proj": "self_attn.o_proj",
     "gate_up_proj": "mlp.gate_up_proj", "down_proj": "mlp.down_proj",
 }  # fmt: skip
 ROUNDOFF = 2.0**-24
+# One entry that its TIES keeps or drops for another is 0.0001 or 0.0002 of the whole; a rounding
+# that differs may do that to a few of the nine million, another definition does to thousands.
+TIES_MARGIN = 5e-4
 Weights = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seconds:
-    """Of one way from adapters to an adapter: all of it, and what another layer would add."""
-
-    whole: float
-    layer: float
-
-    @property
-    def scaled(self) -> float:
-        return self.whole + (LAYERS - 1) * self.layer
-
-
-def timed(*command: str | Path) -> float:
-    """Seconds that a command took; ends this process with its last words where it fails."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        said = "\n".join((done.stderr or done.stdout).splitlines()[-12:])
-        sys.exit(f"{' '.join(map(str, command))}\nfailed with {done.returncode}:\n{said}")
-    return seconds
 
 
 # --- what both are given ----------------------------------------------------------------------
@@ -118,11 +96,6 @@ def write_adapter(folder: Path, adapter: int, base: Path) -> None:
     save_file(state, folder / "adapter_model.safetensors")
 
 
-def adapters(work: Path, count: int) -> list[Path]:
-    """Named as `alone` looks for them."""
-    return [work / f"1-{number}" for number in range(count)]
-
-
 def full_name(kind: str) -> str:
     return f"model.layers.0.{MODULES[kind]}.weight"
 
@@ -136,54 +109,7 @@ def adapter_delta(folder: Path, kind: str) -> torch.Tensor:
     return B @ A * (config["lora_alpha"] / config["r"])
 
 
-# --- mergekit ---------------------------------------------------------------------------------
-
-
-def mergekit_environment(home: Path) -> Path:
-    """Its folder of commands, made where it is not there yet."""
-    folder = home / "mergekit-environment"
-    if not (folder / "pyvenv.cfg").exists():
-        venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    borrowed = [place for place in sys.path if Path(place).name == "site-packages"]
-    link = folder / "lib" / version / "site-packages" / "borrowed.pth"
-    link.write_text("\n".join(borrowed) + "\n")
-    timed(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", *MISSING)
-    tell = "import sys; from importlib.metadata import version as v; print(', '.join("
-    tell += "f'{name} {v(name)}' for name in sys.argv[1:]))"
-    said = subprocess.run([python, "-c", tell, *SHOWN], check=True, capture_output=True, text=True)
-    print(f"mergekit runs with {said.stdout}", end="")
-    return folder / "bin"
-
-
-def by_mergekit(commands: Path, work: Path, count: int, strategy: str) -> tuple[Seconds, str]:
-    """Leaves the full model in `work`/full and the adapter in `work`/extracted."""
-    base, cache = work / "base", work / "cache"
-    full, extracted, plan = work / "full", work / "extracted", work / "plan.yaml"
-    for folder in (cache, full, extracted):
-        shutil.rmtree(folder, ignore_errors=True)
-    parameters = {"weight": 1.0} | ({"density": DENSITY} if strategy == "ties" else {})
-    members = [f"{base}+{adapter}" for adapter in adapters(work, count)]
-    models = [{"model": member, "parameters": parameters} for member in members]
-    method = {"merge_method": THEIRS[strategy], "base_model": str(base), "dtype": "float32"}
-    plan.write_text(json.dumps(method | {"models": models}))  # JSON is YAML
-    merge, extract = commands / "mergekit-yaml", commands / "mergekit-extract-lora"
-    merge_start, extract_start = timed(merge, "--help"), timed(extract, "--help")
-    merging = timed(merge, plan, full, "--lora-merge-cache", cache, "--no-copy-tokenizer")
-    # Left in, embeddings, head and norms are saved whole: no longer a plain LoRA.
-    extracting = timed(
-        extract, "--model", full, "--base-model", base, "--out-path", extracted,
-        "--max-rank", str(RANK), "--exclude-regex", "embed_tokens|lm_head",
-        "--skip-undecomposable",
-    )  # fmt: skip
-    written = sum(file.stat().st_size for d in (cache, full) for file in d.rglob("*.safetensors"))
-    start = merge_start + extract_start
-    seconds = Seconds(whole=merging + extracting, layer=max(0.0, merging + extracting - start))
-    return seconds, (
-        f"mergekit-yaml {merging:.1f} s, mergekit-extract-lora {extracting:.1f} s, "
-        f"{start:.1f} s of it start; {written / 1e9:.2f} GB of full models written"
-    )
+# --- what mergekit's full model should be -----------------------------------------------------
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -220,6 +146,19 @@ def beyond_float32(base: Weights, full: Weights, count: int) -> float:
     return worst
 
 
+def their_ties(weight: torch.Tensor, count: int) -> torch.Tensor:
+    """What mergekit's TIES adds to the base's `weight` of MEASURED, in its float32."""
+    deltas = []
+    for number in range(count):
+        A, B = random_factors(number, 0, MEASURED)
+        delta = (weight + B @ A) - weight
+        threshold = delta.abs().flatten().topk(int(DENSITY * delta.numel())).values[-1]
+        deltas.append(delta * (delta.abs() >= threshold))
+    stack = torch.stack(deltas)
+    agree = stack.sign() == torch.where(stack.sum(0) >= 0, 1.0, -1.0)
+    return (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
 # --- ours -------------------------------------------------------------------------------------
 
 
@@ -254,14 +193,20 @@ def compare(commands: Path, work: Path, count: int, strategy: str, rounds: int) 
     theirs, said = min(runs, key=quickest)
     print(f"  mergekit  {said}, {error(adapter_delta(work / 'extracted', MEASURED))}")
     base, full = weights(work / "base"), weights(work / "full")
-    grown = full[full_name(MEASURED)].double() - base[full_name(MEASURED)].double()
+    weight = base[full_name(MEASURED)]
+    grown = full[full_name(MEASURED)].double() - weight.double()
     print(f"            its full model minus the base: {error(grown)}")
-    right = True
     if strategy == "svd":
         share = beyond_float32(base, full, count)
         right = share <= 1
         print(f"            base + sum, all modules: {'within' if right else 'NOT within'} float32 "
               f"(worst entry off by {share:.2f} of what its roundings allow)")  # fmt: skip
+    else:
+        own = their_ties(weight, count).double()
+        off = float((grown - own).norm() / own.norm())
+        right = off <= TIES_MARGIN
+        print(f"            beside its own definition on that base, in float32: error {off:.7f}"
+              f"{'' if right else ', too much'}")  # fmt: skip
     print(f"  commands, one layer: ours {ours.whole:.2f} s, mergekit {theirs.whole:.1f} s, "
           f"{theirs.whole / ours.whole:.1f} times ours")  # fmt: skip
     print(f"  for {LAYERS} layers:       ours {ours.scaled:.1f} s, mergekit {theirs.scaled:.0f} s, "
@@ -278,7 +223,7 @@ def main() -> None:
     parser.add_argument("home", type=Path, help="keeps mergekit's environment")
     parser.add_argument("--work", type=Path, help="for models; default: one in memory, removed")
     parser.add_argument("--counts", type=int, nargs="+", default=[4])
-    parser.add_argument("--strategies", nargs="+", choices=list(THEIRS), default=list(THEIRS))
+    parser.add_argument("--strategies", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=1, help="the quickest counts")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -302,7 +247,7 @@ def main() -> None:
             for count in asked.counts
         ]
     if not all(right):
-        sys.exit("mergekit's full model is not base + sum: its times are those of something else")
+        sys.exit("mergekit's full model is not what it should be: its times are of something else")
 
 
 if __name__ == "__main__":
