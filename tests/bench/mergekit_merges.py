@@ -106,7 +106,8 @@ def adapter_delta(folder: Path, kind: str) -> torch.Tensor:
     state = load_file(folder / "adapter_model.safetensors")
     name = f"base_model.model.model.layers.0.{MODULES[kind]}"
     A, B = (state[f"{name}.lora_{part}.weight"].double() for part in "AB")
-    return B @ A * (config["lora_alpha"] / config["r"])
+    scaling: float = config["lora_alpha"] / config["r"]
+    return B @ A * scaling
 
 
 # --- what mergekit's full model should be -----------------------------------------------------
