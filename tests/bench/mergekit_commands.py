@@ -1,4 +1,4 @@
-"""mergekit as commands in an environment of its own: adapters to a full model to an adapter."""
+"""mergekit's commands, in an environment of its own: adapters to a full model to an adapter."""
 
 from __future__ import annotations
 

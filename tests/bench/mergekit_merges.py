@@ -106,8 +106,8 @@ def adapter_delta(folder: Path, kind: str) -> torch.Tensor:
     state = load_file(folder / "adapter_model.safetensors")
     name = f"base_model.model.model.layers.0.{MODULES[kind]}"
     A, B = (state[f"{name}.lora_{part}.weight"].double() for part in "AB")
-    delta: torch.Tensor = B @ A * (config["lora_alpha"] / config["r"])
-    return delta
+    scaling: float = config["lora_alpha"] / config["r"]
+    return B @ A * scaling
 
 
 # --- what mergekit's full model should be -----------------------------------------------------
@@ -153,8 +153,12 @@ def their_ties(weight: torch.Tensor, count: int) -> torch.Tensor:
     for number in range(count):
         A, B = random_factors(number, 0, MEASURED)
         delta = (weight + B @ A) - weight
-        threshold = delta.abs().flatten().topk(int(DENSITY * delta.numel())).values[-1]
-        deltas.append(delta * (delta.abs() >= threshold))
+        # On float32's grid dozens of entries are as large as the last one kept, which a threshold
+        # would not tell apart; it sorts.
+        order = delta.abs().flatten().argsort(descending=True)
+        kept = torch.zeros(delta.numel())
+        kept[order[: int(DENSITY * delta.numel())]] = 1.0
+        deltas.append(delta * kept.view_as(delta))
     stack = torch.stack(deltas)
     agree = stack.sign() == torch.where(stack.sum(0) >= 0, 1.0, -1.0)
     return (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
