@@ -17,10 +17,10 @@ demo: setup
 	$(BIN)/adapterhub demo
 
 test: setup
-	$(BIN)/pytest -n 2 -m "not long"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
 test-long: setup
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # A million inputs, other ones each day: make fuzz, or make fuzz INPUTS=50000 SEED=7
 INPUTS ?= 1000000
