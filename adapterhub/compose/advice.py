@@ -144,8 +144,7 @@ def _strategy(figures: Figures) -> tuple[str, int | None, tuple[str, ...]]:
     worst = worst_pair(figures.pairs)
     if worst is not None and _contested(worst):
         return _consensus(figures, worst)
-    apart = worst is not None and worst.overlap < SHARED and abs(worst.cosine) <= APART_COSINE
-    if apart and worst is not None:
+    if worst is not None and worst.overlap < SHARED and abs(worst.cosine) <= APART_COSINE:
         return _trimmed(figures, worst)
     too_big = figures.rank > figures.dense_rank
     redundant = figures.kept_rank <= WORTH_CUTTING * figures.rank

@@ -31,7 +31,7 @@ from adapterhub.plugin.catalog import load_target
 
 # Below this part of the members' own norms, what is left of a sum is rounding.
 NOTHING = 1e-6
-# Of one to eight, the quickest on an H100: more of them wait for each other's Python.
+# Of one to eight, the quickest on an H100 (2026-11-24): more wait for each other's Python.
 _THREADS = 3
 
 

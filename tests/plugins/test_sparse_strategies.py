@@ -18,7 +18,8 @@ from adapterhub.plugin.catalog import catalog, load_target
 torch = pytest.importorskip("torch")
 
 from adapterhub_plugins.strategies import masks  # noqa: E402
-from adapterhub_plugins.strategies.truncate import orthonormal, truncated  # noqa: E402
+from adapterhub_plugins.strategies.cholesky import orthonormal  # noqa: E402
+from adapterhub_plugins.strategies.truncate import truncated  # noqa: E402
 
 pytestmark = pytest.mark.models
 

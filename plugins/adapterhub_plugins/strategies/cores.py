@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine, Deltas
+from adapterhub_plugins.strategies.cholesky import half
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The least eigenvalue of a Gram of columns of length 1 from which its Cholesky factor is trusted:
-# what is lost is eps / sqrt(this) of the factors' norms, 2e-12.
-_WELL_CONDITIONED = 1e-8
-# From here on, float32 loses no more in the last product than storing its result in float32 does.
+# From this least eigenvalue of the Grams on, float32 loses no more in the last product than storing
+# its result in float32 does.
 _NEAR_ORTHOGONAL = 1e-3
 
 
@@ -34,7 +33,7 @@ def cut(deltas: Deltas, weights: Sequence[float], kept: Callable[[Tensor], int])
     on_A, on_B = deltas.grams
     factors = deltas.factors(weights)
     # A processor decomposes a small matrix in less time than a GPU needs to begin.
-    of_A, of_B = _half(on_A), _half(on_B * factors * factors[:, None])
+    of_A, of_B = half(on_A), half(on_B * factors * factors[:, None])
     if of_A is None or of_B is None:
         columns = deltas.writes * factors.to(deltas.writes.device)[:, None]
         return _cut_by_qr(columns.mT, deltas.reads, kept)
@@ -58,30 +57,6 @@ def _single(deltas: Deltas) -> bool:
 
     parts = [part for patch in deltas for part in (patch.A, patch.B)]
     return all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts)
-
-
-def _half(gram: Tensor) -> tuple[Tensor, Tensor, float] | None:
-    """H and H^-1 with H^T H = gram, and what its least eigenvalue is above; None where rounding
-    would show.
-
-    Columns are brought to length 1 first, so that a weak adapter beside a strong one is no
-    ill condition.
-    """
-    import torch
-
-    lengths = gram.diagonal().sqrt()
-    if not bool((lengths > 0).all()):
-        return None
-    half, failed = torch.linalg.cholesky_ex(gram / lengths[:, None] / lengths, upper=True)
-    if int(failed):
-        return None
-    one = torch.eye(len(gram), dtype=gram.dtype)
-    inverse = torch.linalg.solve_triangular(half, one, upper=True)
-    # The squared Frobenius norm of the inverse is no less than 1 / the least eigenvalue.
-    least = 1.0 / float(inverse.square().sum())
-    if not least > _WELL_CONDITIONED:
-        return None
-    return half * lengths, inverse / lengths[:, None], least
 
 
 def _cut_by_qr(B: Tensor, A: Tensor, kept: Callable[[Tensor], int]) -> Affine:

@@ -172,7 +172,7 @@ def _parted(sizes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     if sizes.device.type != "cpu":
         over = sizes > high
         return int(over.sum()), sizes[(sizes >= low) & ~over]
-    # NumPy compares and picks five times as fast as torch does on a CPU.
+    # NumPy compares and picks several times as fast as torch does on a CPU.
     plain = sizes.numpy()
     above = plain > high
     between = plain >= low

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adapterhub.domain.patch import Affine
 from adapterhub.errors import UsageError
+from adapterhub_plugins.strategies.cholesky import gram_of, orthonormal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,11 +20,9 @@ _OVERSAMPLING, _POWERS = 16, 6
 # Of them, so many are random whatever the start, in case it misses what matters.
 _CHANCE = 8
 # The part of the squared error that a power iteration must take off for the next one to be worth
-# it. Each takes off less than half of the one before.
+# it: a percent of the error itself.
 _WORTHWHILE = 0.02
 _ROUNDING = 1e-7
-# The least eigenvalue of a Gram of columns of length 1 from which its Cholesky factor is trusted.
-_WELL_CONDITIONED = 1e-8
 
 
 def truncated(
@@ -39,8 +38,8 @@ def truncated(
 
     By a randomized range finder with power iterations (Halko, Martinsson and Tropp, 2011), which
     comes within a percent of the smallest error on any spectrum that a task vector has. `start`
-    (out, k), the most important first, is what the columns are near to: from the sum that TIES made
-    a matrix of, one iteration finds what takes six from chance.
+    (out, k), the most important first, is what the columns are near to, such as those of the sum
+    that TIES made the matrix of; from there fewer iterations are needed than from chance.
     """
 
     limit = min(matrix.shape)
@@ -115,32 +114,5 @@ def _squared_core(columns: Tensor) -> tuple[Tensor, Tensor]:
     """Squared singular values, largest first, and right singular vectors: float64, on the CPU."""
     import torch
 
-    values, vectors = torch.linalg.eigh(_gram(columns))
+    values, vectors = torch.linalg.eigh(gram_of(columns))
     return values.flip(0).clamp(min=0.0), vectors.flip(1)
-
-
-def orthonormal(columns: Tensor) -> Tensor:
-    """Orthonormal columns that span the same: by CholeskyQR in float64, several times as fast as
-    Householder's QR and on a GPU fifty times, or by that one where rounding would show."""
-    import torch
-
-    gram = _gram(columns)
-    lengths = gram.diagonal().sqrt()
-    half, failed = torch.linalg.cholesky_ex(gram / lengths[:, None] / lengths, upper=True)
-    if not int(failed):
-        one = torch.eye(len(gram), dtype=gram.dtype)
-        inverse = torch.linalg.solve_triangular(half, one, upper=True)
-        # Its squared Frobenius norm is no less than 1 / the least eigenvalue.
-        if float(inverse.square().sum()) < 1.0 / _WELL_CONDITIONED:
-            straight = columns.double() @ (inverse / lengths[:, None]).to(columns.device)
-            found: Tensor = straight.to(columns.dtype)
-            return found
-    Q: Tensor = torch.linalg.qr(columns).Q
-    return Q
-
-
-def _gram(columns: Tensor) -> Tensor:
-    """C^T C in float64, on the CPU: it decomposes a small matrix before a GPU has begun."""
-    wide = columns.double()
-    gram: Tensor = (wide.mT @ wide).cpu()
-    return gram
