@@ -1,7 +1,8 @@
 """What a prompt looks like to the bare base, and what a set of prompts has in common.
 
 No adapter takes part and nothing is trained; which adapter answers is for
-`adapterhub.runtime.answering`. A prompt costs one forward pass.
+`adapterhub.runtime.answering`. A prompt costs one forward pass; the everyday prompts, which it is
+held against, are read once for each loaded base.
 
 The layer was measured: `python -m tests.bench.routing HOME`, 2026-11-24, SmolLM2-135M-Instruct in
 NF4 on a CPU, four tasks, 50 held-out prompts each, centroids of 32 training prompts. How many of
@@ -129,5 +130,7 @@ def centred(found: Tensor, everyday: Tensor) -> Tensor:
 
 
 def _embedded(engine: ReferenceEngine, conversations: Sequence[Conversation], layer: int) -> Tensor:
-    both = states(engine, [*everyday_prompts(), *conversations], [layer])[:, 0]
-    return centred(both[len(PROMPTS) :], both[: len(PROMPTS)])
+    kept: dict[int, Tensor] = engine.base.shared.setdefault("everyday prompts", {})
+    if layer not in kept:
+        kept[layer] = states(engine, everyday_prompts(), [layer])[:, 0]
+    return centred(states(engine, conversations, [layer])[:, 0], kept[layer])
